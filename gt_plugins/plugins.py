@@ -1,0 +1,96 @@
+"""The plugin manager: built-ins first, then every entry point of the group ``gt_plugins``.
+
+GT_PLUGINS_LOAD=a,b loads only these entry points (empty: none); GT_PLUGINS_DISABLE=a,b leaves these out,
+built-ins included. Third-party code that fails to load is reported on stderr and left out: it must never
+take a session down with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pluggy
+
+from . import hookspecs
+
+BUILT_IN = (
+    "gt_plugins.transcripts.claude",
+    "gt_plugins.corpus.scrub.builtin",
+    "gt_plugins.corpus.sources",
+    "gt_plugins.corpus.filters",
+    "gt_plugins.evaluation.builtin",
+    "gt_plugins.evaluation.gate",
+    "gt_plugins.prime.sections",
+    "gt_plugins.serving.engines.builtin",
+    "gt_plugins.rollout.sling",
+    "gt_plugins.rollout.staleness",
+    "gt_plugins.training.callbacks",
+)
+ENTRY_POINTS = "gt_plugins"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One registered plugin: its name, where it comes from and the hooks that it implements."""
+
+    name: str
+    origin: str
+    version: str
+    hooks: tuple[str, ...]
+
+
+def _names(variable: str) -> list[str] | None:
+    value = os.environ.get(variable)
+    return None if value is None else [n.strip() for n in value.split(",") if n.strip()]
+
+
+@lru_cache(maxsize=1)
+def plugin_manager() -> pluggy.PluginManager:
+    """The one manager of this process, loaded at first use."""
+    manager = pluggy.PluginManager("gt_plugins")
+    manager.add_hookspecs(hookspecs)
+    for name in _names("GT_PLUGINS_DISABLE") or []:
+        manager.set_blocked(name)
+    for name in BUILT_IN:
+        manager.register(importlib.import_module(name), name=name)
+    _load_entry_points(manager)
+    manager.check_pending()
+    return manager
+
+
+def _load_entry_points(manager: pluggy.PluginManager) -> None:
+    from importlib.metadata import entry_points
+
+    wanted = _names("GT_PLUGINS_LOAD")
+    for entry in entry_points(group=ENTRY_POINTS):
+        if manager.is_blocked(entry.name) or (wanted is not None and entry.name not in wanted):
+            continue
+        try:
+            manager.register(entry.load(), name=entry.name)
+        except Exception as error:
+            print(f"gt-plugins: {entry.name} ({entry.value}) was left out: {error}", file=sys.stderr)
+
+
+def list_plugins() -> list[PluginInfo]:
+    """Every registered plugin, built-ins first, in the order of registration."""
+    from importlib.metadata import entry_points
+
+    from . import __version__
+
+    manager = plugin_manager()
+    found = {e.name: e for e in entry_points(group=ENTRY_POINTS)}
+    infos = []
+    for name, plugin in manager.list_name_plugin():
+        if plugin is None:
+            continue
+        hooks = tuple(sorted(c.name for c in manager.get_hookcallers(plugin) or []))
+        entry = found.get(name)
+        if entry is not None and entry.dist is not None:
+            infos.append(PluginInfo(name, entry.dist.name, entry.dist.version, hooks))
+        else:
+            infos.append(PluginInfo(name, "built-in", __version__, hooks))
+    return infos

@@ -1,0 +1,1 @@
+"""Readers of agents' session files: each yields the one :class:`~gt_plugins.transcripts.model.Session`."""

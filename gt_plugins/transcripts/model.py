@@ -1,0 +1,69 @@
+"""One model of a session, whichever client wrote it.
+
+Content blocks are kept as the Messages API has them (plain dicts: ``text``, ``thinking``, ``tool_use``,
+``tool_result``, ``image``), because scrubbing walks JSON values and rendering speaks that form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Block = dict[str, Any]
+TurnRole = Literal["user", "assistant", "hook"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message: a user's, one whole assistant reply (all lines with its message id), or a hook's output.
+
+    ``role == "hook"`` carries what a hook printed into the context (``hook`` names it, e.g.
+    ``SessionStart:startup``); the output of ``gt prime`` arrives so. ``source_tool`` is not set.
+    """
+
+    id: str
+    role: TurnRole
+    blocks: tuple[Block, ...]
+    at: str = ""
+    """RFC 3339, empty where unknown."""
+    model: str = ""
+    hook: str = ""
+    meta: bool = False
+    """Written by the client itself (a reminder, a compact summary): never a target."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A whole session along its live branch, in conversation order."""
+
+    id: str
+    source: str
+    """Reader: ``claude``, ``codex``, ``opencode``."""
+    turns: tuple[Turn, ...]
+    cwd: str = ""
+    client_version: str = ""
+    models: tuple[str, ...] = ()
+    started: str = ""
+    ended: str = ""
+    role: str = ""
+    rig: str = ""
+    name: str = ""
+    beads: tuple[str, ...] = ()
+    parent: str = ""
+    """For a sidechain (subagent): the session it belongs to."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What was met and not turned into turns: ``torn``, ``binary``, ``type:<unknown>``, ``branch`` …"""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Session:
+        """The inverse of :meth:`to_json`; unknown keys are left out."""
+        known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+        known["turns"] = tuple(
+            Turn(**{**t, "blocks": tuple(t.get("blocks", ()))}) for t in value.get("turns", ())
+        )
+        for key in ("models", "beads"):
+            known[key] = tuple(value.get(key, ()))
+        return cls(**known)
