@@ -1,0 +1,384 @@
+"""Conversation → text → token ids, within a budget; and a model's text → blocks.
+
+The form is the one that Qwen2.5 and Hermes models know: tool calls as JSON between ``<tool_call>`` and
+``</tool_call>`` in the assistant's text, results between ``<tool_response>`` and ``</tool_response>`` in
+the user's, around it the base's own chat template. Only roles system, user and assistant are given to the
+template, alternating, so that any template renders them.
+
+Ids are made segment by segment (each assistant reply is a segment of its own), so the ids of a training
+example's prefix are those of the live request at that point, whatever the tokenizer merges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NonRetriableError, in_file
+from .conversation import Block, Conversation, Message, call_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CALL, CALL_END = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Tokens: of a whole rendered request, of one tool result, of the slim prime, of a reply."""
+
+    request: int
+    result: int
+    prime: int
+    reply: int
+
+
+TINY = Budget(request=1500, result=320, prime=256, reply=200)
+STANDARD = Budget(request=8000, result=2000, prime=3000, reply=1024)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A request as token ids, with what had to be left out of it."""
+
+    ids: tuple[int, ...]
+    text: str
+    first_message: int
+    """Index of the first message that is shown; those before it were dropped for the budget."""
+    cut_results: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training example: token ids and the [start, end) spans that carry loss."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    first_message: int
+    messages: int
+    cut_results: int
+
+
+class Renderer:
+    """A base's tokenizer and chat template."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str, end: Sequence[str], context: int) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+        self._template_source = template
+        self.end_tokens = tuple(end)
+        self._specials = tuple(
+            t.content for t in tokenizer.get_added_tokens_decoder().values() if t.content.startswith("<")
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Renderer:
+        """From a Hugging Face folder (tokenizer.json, chat template, config.json).
+
+        Raises NonRetriableError naming the file that is missing or odd."""
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise NonRetriableError(
+                in_file(path, "", "not there: a base needs its tokenizer", "use a fast-tokenizer folder")
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise NonRetriableError(in_file(path, "", f"not a tokenizer ({error})", "")) from None
+        config = _json(folder / "config.json")
+        special = _json(folder / "tokenizer_config.json")
+        return cls(
+            tokenizer,
+            _chat_template(folder, special),
+            _end_tokens(tokenizer, folder, special),
+            int(config.get("max_position_embeddings") or 4096),
+        )
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Token ids that end a reply."""
+        ids = (self.tokenizer.token_to_id(t) for t in self.end_tokens)
+        return frozenset(i for i in ids if i is not None)
+
+    @cached_property
+    def _template(self) -> Any:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda _format: ""
+        return environment.from_string(self._template_source)
+
+    # -- text -------------------------------------------------------------------------------------
+
+    def plain(self, text: str) -> str:
+        """Content that cannot pose as structure: the tokenizer's own markers are broken up."""
+        for marker in self._specials:
+            if marker in text:
+                text = text.replace(marker, f"{marker[0]} {marker[1:]}")
+        return text
+
+    def reply_text(self, blocks: Sequence[Block]) -> str:
+        """An assistant turn as the text a model writes: its text, then each tool call."""
+        text = "\n".join(self.plain(str(b["text"])) for b in blocks if b.get("type") == "text")
+        calls = [
+            f"{CALL}\n{self.plain(call_json(b))}\n{CALL_END}" for b in blocks if b.get("type") == "tool_use"
+        ]
+        return "\n".join([text, *calls] if text else calls)
+
+    def parse_reply(self, text: str) -> list[dict[str, Any]]:
+        """The inverse: text and tool_use blocks (without ids). A call that is no JSON stays text."""
+        blocks: list[dict[str, Any]] = []
+        for index, part in enumerate(text.split(CALL)):
+            body, closed, rest = part.partition(CALL_END) if index else ("", "", part)
+            if index:
+                call = _parsed_call(body)
+                if call is None or not closed:
+                    rest = f"{CALL}{part}"
+                else:
+                    blocks.append(call)
+            if rest.strip():
+                blocks.append({"type": "text", "text": rest.strip()})
+        return blocks
+
+    def _content(self, message: Message, result_tokens: int) -> tuple[str, int]:
+        """A user message's text with its results cut to size, and how many were cut."""
+        parts, cut = [], 0
+        for block in message.blocks:
+            if block.get("type") == "tool_result":
+                text, was_cut = self._shorten(str(block["content"]), result_tokens)
+                cut += was_cut
+                note = "Error: " if block.get("is_error") else ""
+                parts.append(f"<tool_response>\n{note}{self.plain(text)}\n</tool_response>")
+            elif block.get("type") == "text":
+                parts.append(self.plain(str(block["text"])))
+        return "\n".join(parts), cut
+
+    def _shorten(self, text: str, limit: int) -> tuple[str, bool]:
+        """Keep the head (two thirds) and the tail of a result that is longer than ``limit`` tokens."""
+        if len(text) <= limit:
+            return text, False
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(offsets) <= limit:
+            return text, False
+        head = offsets[limit * 2 // 3 - 1][1]
+        tail = offsets[len(offsets) - limit // 3][0]
+        return f"{text[:head]}\n… {tail - head} characters left out …\n{text[tail:]}", True
+
+    def _system(self, conversation: Conversation) -> str:
+        parts = [conversation.system]
+        if conversation.tools:
+            short = ", ".join(f"{t.name}({', '.join(t.required)})" for t in conversation.tools)
+            parts.append(f"Tools: {short}")
+        if conversation.prime:
+            parts.append(conversation.prime)
+        return self.plain("\n\n".join(p for p in parts if p))
+
+    # -- tokens -----------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of text whose markers are meant as such; no special tokens are added."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def count(self, text: str) -> int:
+        """Tokens in a text."""
+        return len(self.encode(text))
+
+    def request(self, conversation: Conversation, budget: Budget) -> Rendered:
+        """The ids a model is given, ending where its reply begins. Never longer than ``budget.request``
+        unless the last message alone is (results in it are cut further then)."""
+        view = self._window(conversation, budget)
+        return Rendered(tuple(view.ids), "".join(view.segments), view.first, view.cut)
+
+    def _segments(self, conversation: Conversation, first: int, result: int) -> tuple[list[str], int]:
+        """Alternating prompt and reply texts; the last is a prompt that ends where a reply begins."""
+        chat: list[dict[str, str]] = [{"role": "system", "content": self._system(conversation)}]
+        segments, done, cut = [], "", 0
+        for message in conversation.messages[first:]:
+            if message.role == "user":
+                text, was_cut = self._content(message, result)
+                cut += was_cut
+                chat.append({"role": "user", "content": text})
+                continue
+            prompt = self._chat(chat, open_reply=True)
+            segments.append(prompt[len(done) :])
+            chat.append({"role": "assistant", "content": self.reply_text(message.blocks)})
+            whole = self._chat(chat, open_reply=False)
+            segments.append(self._reply_segment(whole, prompt))
+            done = prompt + segments[-1]
+        tail = self._chat(chat, open_reply=True)
+        segments.append(tail[len(done) :])
+        return segments, cut
+
+    def _reply_segment(self, whole: str, prompt: str) -> str:
+        if not whole.startswith(prompt):
+            raise NonRetriableError("the chat template does not keep its prefix; this base cannot be used")
+        reply = whole[len(prompt) :]
+        for marker in self.end_tokens:
+            at = reply.rfind(marker)
+            if at >= 0:
+                return reply[: at + len(marker)]
+        raise NonRetriableError("the chat template ends a reply with no token that the tokenizer knows")
+
+    def _chat(self, chat: list[dict[str, str]], open_reply: bool) -> str:
+        return self._template.render(
+            messages=chat, add_generation_prompt=open_reply, bos_token="", eos_token=self.end_tokens[0]
+        )
+
+    def _window(self, conversation: Conversation, budget: Budget) -> _View:
+        """Where to begin so that the request fits: found by walking the conversation once, and moving the
+        beginning on only when the budget is passed, then by half of it, so that the prefix stays the same
+        from one request to the next (a cache lives on that)."""
+        first = 0
+        messages = conversation.messages
+        ends = [
+            i for i in range(1, len(messages) + 1) if i == len(messages) or messages[i].role == "assistant"
+        ]
+        view = self._view(conversation.upto(len(messages)), 0, budget.result)
+        if len(view.ids) <= budget.request:
+            return view
+        for end in ends:
+            part = conversation.upto(end)
+            view = self._view(part, first, budget.result)
+            if len(view.ids) > budget.request:
+                first, view = self._moved(part, first, budget)
+        return view
+
+    def _moved(self, conversation: Conversation, first: int, budget: Budget) -> tuple[int, _View]:
+        starts = [
+            i for i in range(first + 1, len(conversation.messages)) if conversation.messages[i].role == "user"
+        ]
+        view = self._view(conversation, first, budget.result)
+        for start in starts:
+            first = start
+            view = self._view(conversation, first, budget.result)
+            if len(view.ids) <= budget.request // 2:
+                break
+        result = budget.result
+        while len(view.ids) > budget.request and result > 16:
+            result //= 2
+            view = self._view(conversation, first, result)
+        return first, view
+
+    def _view(self, conversation: Conversation, first: int, result: int) -> _View:
+        segments, cut = self._segments(conversation, first, result)
+        pieces = [self.encode(s) for s in segments]
+        return _View(segments, pieces, [i for piece in pieces for i in piece], first, cut)
+
+    def rows(self, conversation: Conversation, budget: Budget) -> list[Row]:
+        """Training examples: one for each stretch of the conversation that shares a window, with loss on
+        each assistant reply once. A conversation that fits the budget is one row."""
+        rows: list[Row] = []
+        messages = conversation.messages
+        replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
+        taught = 0
+        while taught < len(replies):
+            first = self._window(conversation.upto(replies[taught]), budget).first_message
+            last = taught
+            while (
+                last + 1 < len(replies)
+                and self._window(conversation.upto(replies[last + 1]), budget).first_message == first
+            ):
+                last += 1
+            upto = conversation.upto(replies[last] + 1)
+            rows.append(self._row(upto, first, replies[taught], budget))
+            taught = last + 1
+        return rows
+
+    def _row(self, conversation: Conversation, first: int, teach_from: int, budget: Budget) -> Row:
+        view = self._view(conversation, first, budget.result)
+        ids: list[int] = []
+        spans = []
+        shown = [
+            i
+            for i in range(first, len(conversation.messages))
+            if conversation.messages[i].role == "assistant"
+        ]
+        for index, piece in enumerate(view.pieces[:-1]):
+            start = len(ids)
+            ids.extend(piece)
+            if index % 2 == 1 and shown[index // 2] >= teach_from:
+                spans.append((start, len(ids)))
+        return Row(tuple(ids), tuple(spans), first, len(conversation.messages), view.cut)
+
+
+@dataclass(frozen=True)
+class _View:
+    segments: list[str]
+    pieces: list[list[int]]
+    ids: list[int]
+    first: int
+    cut: int
+
+    @property
+    def first_message(self) -> int:
+        return self.first
+
+
+def with_tools(conversation: Conversation, tools: Sequence[Any]) -> Conversation:
+    """The same conversation with other tools."""
+    return replace(conversation, tools=tuple(tools))
+
+
+def _parsed_call(body: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments")
+    return {
+        "type": "tool_use",
+        "name": value["name"],
+        "input": arguments if isinstance(arguments, dict) else {},
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NonRetriableError(in_file(path, "", f"not JSON ({error})", "")) from None
+    return value if isinstance(value, dict) else {}
+
+
+def _chat_template(folder: Path, special: dict[str, Any]) -> str:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = special.get("chat_template")
+    if isinstance(template, str):
+        return template
+    raise NonRetriableError(
+        in_file(path, "", "not there, and tokenizer_config.json has no chat_template", "use an instruct base")
+    )
+
+
+def _end_tokens(tokenizer: Tokenizer, folder: Path, special: dict[str, Any]) -> list[str]:
+    """The base's end-of-turn tokens: eos_token first, then the generation config's."""
+    named = special.get("eos_token")
+    found = [named["content"] if isinstance(named, dict) else named] if named else []
+    more = _json(folder / "generation_config.json").get("eos_token_id")
+    for identity in more if isinstance(more, list) else [more]:
+        token = tokenizer.id_to_token(identity) if isinstance(identity, int) else None
+        if token and token not in found:
+            found.append(token)
+    found = [t for t in found if tokenizer.token_to_id(t) is not None]
+    if not found:
+        raise NonRetriableError(
+            in_file(folder / "tokenizer_config.json", "eos_token", "not a token of this tokenizer", "")
+        )
+    return found
+
+
+def _raise(message: str) -> None:
+    raise NonRetriableError(f"the chat template refuses this conversation: {message}")

@@ -1,0 +1,138 @@
+"""A role's profile, read from four small files that travel with every version and every deployment.
+
+``system.txt``    the system prompt in place of the client's own
+``actions.toml``  ``[actions.<name>]`` description and ``commands``: the command patterns of a decision
+``fence.toml``    ``tools`` and ``[[allow]]`` name and pattern: what the role may run, nothing else
+``rules.md``      must-keep rules for its slim prime
+
+A pattern is a regular expression that has to match the whole command. Patterns name the characters that
+they admit, and none admits ``; | & $ ` < >`` or a line break, so a match can never be two commands.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, in_file
+from ..settings import read_toml
+
+FILES = ("system.txt", "actions.toml", "fence.toml", "rules.md")
+SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Action:
+    """A decision that a role can take, and the commands by which it is seen to take it."""
+
+    name: str
+    description: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AllowRule:
+    """One kind of command that a role may run."""
+
+    name: str
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A role's files as values."""
+
+    role: str
+    folder: Path
+    system: str
+    tools: tuple[str, ...]
+    actions: tuple[Action, ...]
+    allow: tuple[AllowRule, ...]
+    rules: str
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.actions)
+
+    @cached_property
+    def _actions(self) -> list[tuple[str, re.Pattern[str]]]:
+        return [(a.name, re.compile(c)) for a in self.actions for c in a.commands]
+
+    @cached_property
+    def _allowed(self) -> list[re.Pattern[str]]:
+        return [re.compile(rule.pattern) for rule in self.allow]
+
+    def action_of(self, command: str) -> str | None:
+        """The decision that a command carries out, None for a command that only looks."""
+        for name, pattern in self._actions:
+            if pattern.match(command.strip()):
+                return name
+        return None
+
+    def allows(self, command: str) -> bool:
+        """Whether the role may run this command: some rule matches all of it."""
+        return any(pattern.fullmatch(command) for pattern in self._allowed)
+
+
+def has_profile(role: str) -> bool:
+    """Whether a profile is shipped for this role."""
+    return (SHIPPED / role / "fence.toml").is_file()
+
+
+def load_profile(role: str, folder: Path | None = None) -> Profile:
+    """The profile of a role, from ``folder`` or as shipped.
+
+    Raises UserError naming file and key where one is missing or a pattern is no regular expression."""
+    where = folder or SHIPPED / role
+    if not (where / "fence.toml").is_file():
+        known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/fence.toml")))
+        raise UserError(f"no profile for role {role!r} in {where}; there is one for {known}")
+    actions = read_toml(where / "actions.toml")
+    fence = read_toml(where / "fence.toml")
+    profile = Profile(
+        role=role,
+        folder=where,
+        system=_text(where / "system.txt").strip(),
+        tools=tuple(fence.get("tools", ("Bash",))),
+        actions=tuple(_action(where / "actions.toml", k, v) for k, v in actions.get("actions", {}).items()),
+        allow=tuple(_rule(where / "fence.toml", i, r) for i, r in enumerate(fence.get("allow", []))),
+        rules=_text(where / "rules.md").strip(),
+    )
+    if not any(rule.name == "escalate" for rule in profile.allow):
+        raise UserError(in_file(where / "fence.toml", "allow", "no rule named escalate", "add the way out"))
+    return profile
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(in_file(path, "", "not there", "restore it from the version")) from None
+
+
+def _pattern(path: Path, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(in_file(path, key, "not a string", "write a regular expression in quotes"))
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise UserError(in_file(path, key, f"no regular expression ({error})", "mend it")) from None
+    return value
+
+
+def _action(path: Path, name: str, value: Any) -> Action:
+    if not isinstance(value, dict) or not isinstance(value.get("commands"), list):
+        raise UserError(in_file(path, f"actions.{name}", "no list of commands", 'write commands = ["…"]'))
+    commands = tuple(_pattern(path, f"actions.{name}.commands", c) for c in value["commands"])
+    return Action(name, str(value.get("description", "")), commands)
+
+
+def _rule(path: Path, index: int, value: Any) -> AllowRule:
+    if not isinstance(value, dict) or "pattern" not in value:
+        raise UserError(in_file(path, f"allow[{index}]", "no pattern", 'write name = "…" and pattern = "…"'))
+    return AllowRule(
+        str(value.get("name", index)), _pattern(path, f"allow[{index}].pattern", value["pattern"])
+    )
