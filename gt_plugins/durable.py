@@ -6,6 +6,7 @@ target, fsync the folder. Folders are 0700 and files 0600.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,13 +21,18 @@ PRIVATE_DIR = 0o700
 
 
 def private_dir(path: Path) -> Path:
-    """Make ``path`` (and its missing parents) with mode 0700 and return it; an existing folder is tightened."""
+    """Make ``path`` (and its missing parents) 0700 and return it; an existing folder is tightened."""
+    _make_missing(path)
+    os.chmod(path, PRIVATE_DIR)
+    return path
+
+
+def _make_missing(path: Path) -> None:
+    """Make a folder and its missing parents 0700; those that exist stay as they are."""
     missing = [p for p in [path, *path.parents] if not p.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
         os.chmod(folder, PRIVATE_DIR)
-    os.chmod(path, PRIVATE_DIR)
-    return path
 
 
 def fsync_dir(path: Path) -> None:
@@ -43,7 +49,7 @@ def fsync_dir(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     """Replace ``path`` by ``data`` atomically. Raises OSError (e.g. ENOSPC) with the old file untouched."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_missing(path.parent)
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as handle:
@@ -68,8 +74,12 @@ def write_json(path: Path, value: Any, mode: int = PRIVATE_FILE) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
 
 
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON line in a single ``write`` on O_APPEND and fsync it, so that writers never interleave."""
+def append_line(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:
+    """Append one JSON line in a single ``write`` on O_APPEND, so that writers never interleave, and fsync it.
+
+    ``sync=False`` leaves the fsync out, for records by the step: they outlive a kill -9, not a power cut.
+    Raises OSError (e.g. ENOSPC); what was cut off then is passed over by ``read_lines``.
+    """
     private_dir(path.parent)
     line = (json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8")
     fresh = not path.exists()
@@ -79,16 +89,25 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
             os.fchmod(fd, PRIVATE_FILE)
         elif _ends_torn(path):
             line = b"\n" + line
-        os.write(fd, line)
-        os.fsync(fd)
+        _write_all(fd, line)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
-    if fresh:
+    if fresh and sync:
         fsync_dir(path.parent)
 
 
+def _write_all(fd: int, data: bytes) -> None:
+    """A full disk makes ``write`` return short before it raises: go on until all is written or it raises."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
 def _ends_torn(path: Path) -> bool:
-    """True where a crash left a last line without its newline: the next record must not join it."""
+    """True where a crash left a last line without its newline: the next record must not join it.
+
+    It can also be true while another process is writing; the blank line that comes of it is harmless."""
     with path.open("rb") as handle:
         if handle.seek(0, os.SEEK_END) == 0:
             return False
@@ -104,7 +123,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for raw in handle:
             try:
                 value = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 yield value
@@ -123,11 +142,20 @@ def staged_dir(target: Path) -> Iterator[Path]:
     try:
         yield stage
         fsync_tree(stage)
-        os.rename(stage, target)
+        _publish(stage, target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
     fsync_dir(target.parent)
+
+
+def _publish(stage: Path, target: Path) -> None:
+    try:
+        os.rename(stage, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(target) from None
+        raise
 
 
 def fsync_tree(folder: Path) -> None:

@@ -80,7 +80,7 @@ def call_with_retries(
         except Exception as error:
             if attempt == n_retries - 1:
                 raise
-            wait = min(max_delay, initial_delay * 2**attempt) * (1.0 + jitter * rng())
+            wait = min(max_delay, initial_delay * 2.0 ** min(attempt, 63)) * (1.0 + jitter * rng())
             if on_retry is not None:
                 on_retry(attempt, error, wait)
             sleep(wait)
