@@ -6,7 +6,7 @@ Content blocks are kept as the Messages API has them (plain dicts: ``text``, ``t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Block = dict[str, Any]
@@ -18,7 +18,8 @@ class Turn:
     """One message: a user's, one whole assistant reply (all lines with its message id), or a hook's output.
 
     ``role == "hook"`` carries what a hook printed into the context (``hook`` names it, e.g.
-    ``SessionStart:startup``); the output of ``gt prime`` arrives so. ``source_tool`` is not set.
+    ``SessionStart:startup``); the output of ``gt prime`` arrives so. A line of a type that the reader does
+    not know is kept the same way: ``hook == "type:<its type>"``, a block ``{"type": "unknown", "line": …}``.
     """
 
     id: str
@@ -52,10 +53,16 @@ class Session:
     parent: str = ""
     """For a sidechain (subagent): the session it belongs to."""
     counts: dict[str, int] = field(default_factory=dict)
-    """What was met and not turned into turns: ``torn``, ``binary``, ``type:<unknown>``, ``branch`` …"""
+    """What was met and not turned into turns: ``torn``, ``binary``, ``line:<known type>``, ``branch`` …; also
+    ``type:<unknown>`` and ``block:<unknown>``, which are kept."""
+    usage: dict[str, int] = field(default_factory=dict)
+    """Tokens as the client recorded them, each reply once: ``input_tokens``, ``output_tokens`` …"""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """One JSON object. Blocks are shared with the session, not copied: sessions can be large."""
+        turns = [{**vars(t), "blocks": list(t.blocks)} for t in self.turns]
+        lists = {"models": list(self.models), "beads": list(self.beads), "turns": turns}
+        return {**vars(self), **lists}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Session:

@@ -1,0 +1,49 @@
+"""What a reader of agents' session files offers to the sweep (hook ``gt_transcript_sources``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..town.root import Town
+from .model import Session
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the first lines of a session file tell; a field is empty where they do not tell it."""
+
+    session_id: str
+    cwd: str
+
+
+@dataclass(frozen=True)
+class TranscriptSource:
+    """One client's session files.
+
+    ``find(folder)`` yields the session files below a projects folder. ``head(path)`` reads no more than the
+    lines that tell whose session it is, because files of the operator's other projects get no further than
+    this; None where the file is no session. ``read(path)`` gives the file's main session and
+    ``read_all(path)``, where there is one, also those of its sidechains. ``roots(town)`` are the folders to
+    search when the operator names none.
+    """
+
+    name: str
+    find: Callable[[Path], Iterable[Path]]
+    head: Callable[[Path], Head | None]
+    read: Callable[[Path], Session]
+    read_all: Callable[[Path], Sequence[Session]] | None = None
+    roots: Callable[[Town], Sequence[Path]] | None = None
+
+    def sessions(self, path: Path) -> Sequence[Session]:
+        """Every session in a file: the main one and its sidechains."""
+        return self.read_all(path) if self.read_all is not None else [self.read(path)]
+
+
+def transcript_sources() -> list[TranscriptSource]:
+    """All registered readers, built-ins first."""
+    from ..plugins import plugin_manager
+
+    found = plugin_manager().hook.gt_transcript_sources()
+    return [source for sources in reversed(found) for source in sources]
