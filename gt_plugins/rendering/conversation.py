@@ -44,7 +44,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a model is to see: system prompt, tools, prime, messages; ``schema`` asks for JSON of that form."""
+    """What a model is to see: system prompt, tools, prime, messages; ``schema`` asks for such JSON."""
 
     system: str
     tools: tuple[Tool, ...]

@@ -1,0 +1,104 @@
+"""A base with a LoRA adapter on it: loading, the loss, saving. The heavy imports live here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NonRetriableError, in_file
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def pick_device() -> str:
+    """cuda, mps or cpu, whichever this machine has."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_base(folder: Path, device: str, quantize: str = "none") -> Any:
+    """The base for training: bf16 on a GPU, fp32 on a CPU (which has no fast bf16); nf4 if asked.
+
+    Only safetensors are read, nothing is unpickled. Raises NonRetriableError naming the folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32}
+    if quantize == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
+    model.config.use_cache = False
+    return model if quantize == "nf4" else model.to(device)
+
+
+def add_adapter(model: Any, recipe: Recipe) -> Any:
+    """The base with fresh LoRA weights, drawn from the recipe's seed, on every linear layer.
+
+    On a GPU the adapter's own weights stay in fp32, the base in bf16."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=list(LINEAR),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def adapter_state(model: Any) -> dict[str, torch.Tensor]:
+    """The adapter's weights under peft's names, on the CPU."""
+    from peft import get_peft_model_state_dict
+
+    return {k: v.detach().to("cpu").contiguous() for k, v in get_peft_model_state_dict(model).items()}
+
+
+def set_adapter_state(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Put weights from ``adapter_state`` back."""
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, state)
+
+
+def token_loss(
+    model: Any, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, int]:
+    """Summed cross entropy over the supervised next tokens and their number.
+
+    Logits are made only where there is a label: on a small model the output layer is most of the work."""
+    from torch.nn.functional import cross_entropy
+
+    hidden = model.get_base_model().model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+    wanted = labels[:, 1:] != -100
+    logits = model.get_base_model().lm_head(hidden[:, :-1][wanted])
+    targets = labels[:, 1:][wanted]
+    return cross_entropy(logits.float(), targets, reduction="sum"), int(targets.numel())
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """adapter_config.json and adapter_model.safetensors as peft writes them; no pickle, no base path."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = None
+    model.save_pretrained(str(folder), safe_serialization=True)
+    for extra in ("README.md",):
+        (folder / extra).unlink(missing_ok=True)
