@@ -94,10 +94,13 @@ def load_settings(town: Town) -> Settings:
 
 
 def update_settings(town: Town, table: str, **values: Any) -> Settings:
-    """Set keys of one table, keep everything else, and return the settings as they then are."""
+    """Set keys of one table, keep everything else, comments too, and return the settings as they then are."""
+    from .town.toml_text import set_values
+
     raw = read_toml(town.settings_file)
-    raw.setdefault(table, {}).update(values)
-    write_toml(town.settings_file, raw)
+    _table(town.settings_file, raw, table)
+    text = town.settings_file.read_text(encoding="utf-8") if town.settings_file.exists() else ""
+    write_text(town.settings_file, set_values(text, table, values))
     return load_settings(town)
 
 
