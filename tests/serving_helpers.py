@@ -1,0 +1,174 @@
+"""A tiny random base with a tokenizer of its own, and a scripted responder; no download needed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gt_plugins.serving.responder import Body, Prepared, Reply
+
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
+SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TEXT = [
+    "gt deacon heartbeat 'patrol ok'",
+    "gt mail inbox",
+    "gt escalate 'the witness of demo is stuck' -s high",
+    '{"name": "Bash", "arguments": {"command": "gt hook"}}',
+    "The polecat was idle for 12 minutes and holds work, so it is nudged.",
+    '{"title": "Patrol of the town"}',
+]
+
+
+def make_tokenizer(specials: list[str] = SPECIALS) -> Any:
+    """A byte-level BPE tokenizer of about 500 tokens."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXT * 20, trainer)
+    return tokenizer
+
+
+def make_base(folder: Path, seed: int = 0, *, context: int = 2048, weights: bool = True) -> Path:
+    """A Hugging Face folder: tokenizer, template and a random Llama of two layers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    config = {"max_position_embeddings": context}
+    (folder / "config.json").write_text(json.dumps(config))
+    if weights:
+        make_model(tokenizer.get_vocab_size(), seed, context).save_pretrained(folder)
+    return folder
+
+
+def make_model(vocabulary: int, seed: int = 0, context: int = 2048, width: int = 64, layers: int = 2) -> Any:
+    """A random Llama in fp32; its logits are spread out so that greedy decoding is not a tie."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def request(**more: Any) -> dict[str, Any]:
+    """A small Messages body."""
+    body = {
+        "model": "gt-ft-deacon",
+        "max_tokens": 4096,
+        "messages": [{"role": "user", "content": "patrol"}],
+    }
+    return {**body, **more}
+
+
+BASH = {
+    "name": "Bash",
+    "description": "Run a command.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"command": {"type": "string"}, "timeout": {"type": "number"}},
+        "required": ["command"],
+    },
+}
+
+
+class Scripted:
+    """Answers with what ``script`` returns, and keeps the bodies that it saw."""
+
+    name = "scripted"
+
+    def __init__(self, script: Callable[[Body], Reply]) -> None:
+        self.script = script
+        self.bodies: list[Body] = []
+
+    def respond(self, body: Body) -> Reply:
+        self.bodies.append(body)
+        return self.script(body)
+
+
+class Slow(Scripted):
+    """Streams words with a pause between them; remembers how many it gave out."""
+
+    def __init__(self, words: int, pause: float) -> None:
+        super().__init__(lambda _body: text_reply("unused"))
+        self.words, self.pause, self.given = words, pause, 0
+        self.running = threading.Event()
+
+    def prepare(self, body: Body) -> Prepared:
+        return Prepared((1, 2, 3), 10, frozenset(), lambda: None)  # type: ignore[arg-type, return-value]
+
+    def stream(self, prepared: Prepared, stopped: Callable[[], bool]) -> Iterator[str | Reply]:
+        text = ""
+        self.running.set()
+        for index in range(self.words):
+            if stopped():
+                return
+            piece = f"w{index} " if index < self.words - 1 else f"w{index}"
+            text += piece
+            self.given += 1
+            yield piece
+            time.sleep(self.pause)
+        yield text_reply(text)
+
+
+def text_reply(text: str) -> Reply:
+    return Reply(({"type": "text", "text": text},), "end_turn", 7, 3)
+
+
+def call_reply(command: str, text: str = "") -> Reply:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": command}}
+    blocks = ({"type": "text", "text": text}, call) if text else (call,)
+    return Reply(blocks, "tool_use", 7, 3)
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The application on a loopback port, in a thread; gives its URL."""
+    import uvicorn
+
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
