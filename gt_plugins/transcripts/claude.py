@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import hookimpl
-from ..town.root import Town, read_json
+from ..town.accounts import config_dirs
+from ..town.root import Town
 from .graph import Kind, Node, order
 from .lines import parse_line, read_objects
 from .model import Block, Session, Turn
@@ -65,41 +66,45 @@ def gt_transcript_sources() -> Sequence[TranscriptSource]:
 
 def roots(town: Town) -> list[Path]:
     """Projects folders of the user's own configuration and of every account that the town names."""
-    homes = [Path.home() / ".claude"]
-    if os.environ.get("CLAUDE_CONFIG_DIR"):
-        homes.append(Path(os.environ["CLAUDE_CONFIG_DIR"]))
-    if town.accounts_file.exists():
-        accounts = read_json(town.accounts_file).get("accounts")
-        for account in accounts.values() if isinstance(accounts, dict) else ():
-            folder = account.get("config_dir") if isinstance(account, dict) else None
-            if isinstance(folder, str) and folder:
-                homes.append(Path(folder).expanduser())
-    seen: dict[str, Path] = {}
-    for home in homes:
-        seen.setdefault(os.path.realpath(home), home / "projects")
-    return list(seen.values())
+    folders = {os.path.realpath(home): home / "projects" for home in reversed(config_dirs(town))}
+    return list(reversed(folders.values()))
 
 
 def find(folder: Path) -> Iterator[Path]:
-    """Session files below a projects folder, subagents' included, in a fixed order."""
+    """Session files below a projects folder, subagents' included, in a fixed order.
+
+    A folder that cannot be listed is yielded itself, so that it is counted and the others are still found.
+    """
     for project in _scan(folder):
-        if not project.is_dir():
-            continue
-        for entry in _scan(Path(project.path)):
-            if entry.name.endswith(".jsonl"):
-                yield Path(entry.path)
-            elif entry.is_dir():
-                for inner in _scan(Path(entry.path, "subagents")):
-                    if inner.name.endswith(".jsonl"):
-                        yield Path(inner.path)
+        if isinstance(project, Path):
+            yield project
+        elif project.is_dir():
+            yield from _in_project(Path(project.path))
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
+def _in_project(folder: Path) -> Iterator[Path]:
+    for entry in _scan(folder):
+        if isinstance(entry, Path):
+            yield entry
+        elif entry.name.endswith(".jsonl"):
+            yield Path(entry.path)
+        elif entry.is_dir():
+            for inner in _scan(Path(entry.path, "subagents")):
+                if isinstance(inner, Path):
+                    yield inner
+                elif inner.name.endswith(".jsonl"):
+                    yield Path(inner.path)
+
+
+def _scan(folder: Path) -> Sequence[os.DirEntry[str] | Path]:
+    """A folder's entries by name; nothing where there is no such folder, itself where it is closed to us."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda e: e.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:
+        return [folder]
 
 
 def head(path: Path) -> Head | None:

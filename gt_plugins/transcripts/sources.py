@@ -22,11 +22,11 @@ class Head:
 class TranscriptSource:
     """One client's session files.
 
-    ``find(folder)`` yields the session files below a projects folder. ``head(path)`` reads no more than the
-    lines that tell whose session it is, because files of the operator's other projects get no further than
-    this; None where the file is no session. ``read(path)`` gives the file's main session and
-    ``read_all(path)``, where there is one, also those of its sidechains. ``roots(town)`` are the folders to
-    search when the operator names none.
+    ``find(folder)`` yields the session files below a projects folder, and a folder that it cannot list.
+    ``head(path)`` reads no more than the lines that tell whose session it is, because files of the operator's
+    other projects get no further than this; None where the file is no session. ``read(path)`` gives the
+    file's main session and ``read_all(path)``, where there is one, also those of its sidechains.
+    ``roots(town)`` are the folders to search when the operator names none.
     """
 
     name: str

@@ -1,0 +1,337 @@
+"""``gt corpus``: what was captured from the town's sessions, and what may be done with it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import FinetuneError, UserError
+from .common import JsonOption, TownOption, new_app, print_json, run
+
+if TYPE_CHECKING:
+    from ..corpus.store import StoredDocument, StoredSession
+    from ..corpus.sweep import SweepReport
+    from ..town.root import Town
+
+HELP = "The corpus: capture sessions with consent, scrub, search, label, build datasets, purge."
+MODULES = ("corpus_scrub", "corpus_dataset")
+LOG_BYTES = 1 << 20
+app = new_app("corpus", HELP)
+
+
+def _town(path: Path | None) -> Town:
+    from ..town.root import find_town
+
+    return find_town(path)
+
+
+@app.command()
+def consent(
+    grant: Annotated[bool, typer.Option("--grant", help="Allow capturing in this town.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Stop capturing.")] = False,
+    by: Annotated[str, typer.Option("--by", help="Who says so.")] = "",
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show, grant or revoke the consent without which nothing is captured."""
+    from ..corpus import consent as consents
+
+    if grant and revoke:
+        raise UserError("--grant or --revoke, not both")
+    place = _town(town)
+    if grant or revoke:
+        state = (consents.grant if grant else consents.revoke)(place, by)
+    else:
+        state = consents.status(place)
+    if json:
+        print_json({"granted": state.granted, "by": state.by, "at": state.at})
+    elif state.granted:
+        print(f"granted by {state.by} at {state.at}")
+    elif state.by:
+        print(f"revoked by {state.by} at {state.at}")
+    else:
+        print("not granted; nothing is captured")
+
+
+@app.command()
+def sweep(
+    projects: Annotated[
+        Path | None, typer.Option("--projects", help="Look here, not in the clients' own projects folders.")
+    ] = None,
+    spool_only: Annotated[bool, typer.Option("--spool-only", hidden=True)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", hidden=True)] = False,
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Capture what is new: sessions that ended, and those that the hook missed."""
+    place = _town(town)
+    if projects is not None and not projects.is_dir():
+        raise UserError(f"{projects}: no such folder (--projects)")
+    if quiet:
+        _quiet_sweep(place, projects, spool_only)
+        return
+    from ..corpus.sweep import sweep as run_sweep
+
+    with _progress(shown=not json and sys.stderr.isatty()) as progress:
+        report = run_sweep(place, projects, spool_only, progress=progress)
+    if json:
+        print_json(report.to_json())
+    else:
+        _print_sweep(report)
+
+
+def _quiet_sweep(town: Town, projects: Path | None, spool_only: bool) -> None:
+    """The detached worker: its result, or the kind of its failure, is a line in ``.corpus/log``."""
+    from ..corpus.store import now
+    from ..durable import append_line
+
+    log = town.corpus_dir / "log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_name("log.1"))
+    try:
+        from ..corpus.sweep import sweep as run_sweep
+
+        report = run_sweep(town, projects, spool_only)
+    except Exception as error:
+        message = str(error) if isinstance(error, FinetuneError) else ""
+        append_line(log, {"at": now(), "error": type(error).__name__, "message": message})
+        raise
+    if not report.busy:
+        append_line(log, {"at": now(), **report.to_json()})
+
+
+@contextlib.contextmanager
+def _progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("sessions", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_sweep(report: SweepReport) -> None:
+    rows = [("captured", report.captured), ("updated", report.updated), ("unchanged", report.unchanged)]
+    rows += [(f"skipped: {name}", count) for name, count in report.skipped.items()]
+    rows += [(f"redacted: {name}", count) for name, count in report.redactions.items()]
+    rows += [(f"met: {name}", count) for name, count in report.notes.items()]
+    _print_counts(rows)
+    for problem in report.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if report.busy:
+        print("another sweep is running; it takes this over", file=sys.stderr)
+
+
+def _print_counts(rows: list[tuple[str, int]]) -> None:
+    from .tables import print_table
+
+    print_table(("what", "count"), [(name, str(count)) for name, count in rows])
+
+
+@app.command()
+def collect(
+    source: Annotated[str | None, typer.Option("--source", help="Only this source.")] = None,
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Collect artifacts: convention documents, formulas and what plugins add."""
+    from ..corpus.collect import collect as run_collect
+
+    report = run_collect(_town(town), source)
+    if json:
+        print_json(report.to_json())
+        return
+    rows = [(name, getattr(report, name)) for name in ("captured", "updated", "unchanged", "retired")]
+    rows += [(f"skipped: {name}", count) for name, count in report.skipped.items()]
+    rows += [(f"redacted: {name}", count) for name, count in report.redactions.items()]
+    _print_counts(rows)
+    for problem in report.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+
+
+@app.command()
+def stats(town: TownOption = None, json: JsonOption = False) -> None:
+    """Count what is stored, by role, outcome, day and model."""
+    from ..corpus.stats import bars
+    from ..corpus.stats import stats as count
+
+    found = count(_town(town))
+    if json:
+        print_json(found.to_json())
+        return
+    print(f"{found.sessions} sessions, {found.turns} turns, {found.decisions} decisions")
+    if found.tuned:
+        print(f"{found.tuned} of them by our own tuned models; they do not train by default")
+    pictures: tuple[tuple[str, Mapping[str, int]], ...] = (
+        ("by role", found.by_role),
+        ("by outcome", found.by_outcome),
+        ("by day", found.by_day),
+        ("by model", found.by_model),
+        ("documents", found.documents),
+        ("redacted", found.redactions),
+        ("files left out", found.left_out),
+    )
+    for title, counts in pictures:
+        for line in bars(title, counts):
+            print(line)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Words that must all occur.")],
+    limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1)] = 20,
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find sessions and documents by the words in them, best first."""
+    from ..corpus.store import Store, exists
+    from .tables import print_table
+
+    place = _town(town)
+    found: list[dict[str, str]] = []
+    if exists(place):
+        with Store(place) as store:
+            found = [_hit(store, ref, query) for ref in store.search(query, limit)]
+    if json:
+        print_json(found)
+        return
+    columns = ("id", "role", "at", "text")
+    print_table(columns, [tuple(_printable(hit[name]) for name in columns) for hit in found])
+
+
+def _hit(store: Any, ref: str, query: str) -> dict[str, str]:
+    from ..corpus.text import document_text, session_text, snippet
+
+    document = store.document(ref)
+    if document is not None:
+        inner = document.document
+        text = snippet(document_text(inner), query)
+        return {"id": ref, "kind": inner.corpus_type, "role": inner.role, "at": inner.at, "text": text}
+    session = store.session(ref).session
+    text = snippet(session_text(session), query)
+    return {"id": ref, "kind": "session", "role": session.role, "at": session.started, "text": text}
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="A session (or the start of its id) or a document.")],
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one session or document as it is stored."""
+    from ..corpus.store import Store, exists
+
+    place = _town(town)
+    if not exists(place):
+        raise UserError(f"{id!r}: nothing was captured yet; run `gt corpus sweep`")
+    with Store(place) as store:
+        document = store.document(id)
+        session = store.session(store.resolve_session(id)) if document is None else None
+    if document is not None:
+        _show_document(id, document, json)
+    elif session is not None:
+        _show_session(session, json)
+
+
+def _show_document(ref: str, stored: StoredDocument, json: bool) -> None:
+    if json:
+        value = {"id": ref, **vars(stored.document), "policy": stored.policy, "current": stored.current}
+        print_json(value | {"consent": stored.consent, "captured_at": stored.captured_at})
+        return
+    print(f"{ref}  {stored.document.corpus_type}  {stored.document.key}  {stored.document.at}")
+    print(_printable(stored.document.content))
+
+
+def _show_session(stored: StoredSession, json: bool) -> None:
+    session = stored.session
+    known = {name: value for name, value in vars(stored).items() if name != "session"}
+    if json:
+        print_json(session.to_json() | known | {"redactions": dict(stored.redactions)})
+        return
+    from ..corpus.text import block_texts
+
+    who = "/".join(part for part in (session.rig, session.role, session.name) if part) or "unknown role"
+    print(f"{session.id}  {who}  {session.started}  outcome {stored.outcome}")
+    print(f"models {', '.join(session.models) or 'unknown'}; policy {stored.policy}; {stored.consent}")
+    for turn in session.turns:
+        print(f"\n[{turn.role}{f' {turn.hook}' if turn.hook else ''}] {turn.at}")
+        for block in turn.blocks:
+            for text in block_texts(block):
+                print(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a terminal must not obey what a session printed."""
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@app.command()
+def label(
+    session: Annotated[str, typer.Argument(help="A session, or the start of its id.")],
+    verdict: Annotated[str, typer.Argument(metavar="good|bad")],
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    town: TownOption = None,
+) -> None:
+    """Judge a session; a label wins over every outcome that was found."""
+    from ..corpus.scrub.engine import scrubber_for
+    from ..corpus.store import Store
+
+    if verdict not in ("good", "bad"):
+        raise UserError(f"a label is good or bad, not {verdict!r}")
+    place = _town(town)
+    clean, _ = scrubber_for(place).text(reason)
+    with Store(place) as store:
+        ref = store.resolve_session(session)
+        store.label(ref, verdict, clean)
+    print(f"{ref}: {verdict}")
+
+
+@app.command()
+def purge(
+    session: Annotated[str | None, typer.Option("--session", help="This session.")] = None,
+    before: Annotated[str | None, typer.Option("--before", help="All that ended before this date.")] = None,
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete for real, and name the model versions that were trained on it."""
+    from ..corpus.purge import purge as run_purge
+
+    result = run_purge(_town(town), session, before)
+    if json:
+        print_json(result.to_json())
+        return
+    print(
+        f"deleted {len(result.sessions)} sessions, {result.documents} documents, {result.spool} spool entries"
+    )
+    for folder in result.datasets:
+        print(f"deleted dataset {folder}")
+    if result.index:
+        print("dropped the retrieval index; `gt corpus reindex` builds it anew")
+    for version in result.versions:
+        print(f"trained on it: {version}")
+
+
+for _name in MODULES:
+    if importlib.util.find_spec(f"{__package__}.{_name}") is not None:
+        importlib.import_module(f"{__package__}.{_name}").register(app)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of ``gt-corpus``, ``node0-corpus`` and, through the shim, of ``gt corpus``."""
+    if argv is not None:
+        sys.argv = ["gt-corpus", *argv]
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Which beads a session worked on, from ``.events.jsonl``.
+
+``sling``, ``hook``, ``unhook`` and ``done`` name a bead and an agent. An agent works on what was put on its
+hook last before it started, and on what came while it ran.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..town.roles import Identity, parse_gt_role
+from .store import utc
+
+_MARK = b'"bead"'
+_TYPES = frozenset({"sling", "hook", "unhook", "done"})
+
+
+@dataclass(frozen=True)
+class Work:
+    """At ``at`` (RFC 3339, UTC) a bead was put on an agent's hook, or taken off it."""
+
+    at: str
+    bead: str
+    kind: str
+
+
+def work_by_agent(path: Path) -> dict[Identity, list[Work]]:
+    """What each agent was given, in order of time. Empty where there is no such file."""
+    found: dict[Identity, list[Work]] = {}
+    if not path.exists():
+        return found
+    with path.open("rb") as handle:
+        for raw in handle:
+            parsed = _parse(raw) if _MARK in raw else None
+            if parsed is not None:
+                found.setdefault(parsed[0], []).append(parsed[1])
+    for work in found.values():
+        work.sort(key=lambda w: w.at)
+    return found
+
+
+def beads_of(work: list[Work], started: str, ended: str) -> tuple[str, ...]:
+    """Beads of a session between two times (RFC 3339), in order; empty where its times are not known."""
+    start, end = utc(started), utc(ended)
+    if not start or not end:
+        return ()
+    before = [w for w in work if w.at <= start]
+    on_hook = [before[-1].bead] if before and before[-1].kind in ("sling", "hook") else []
+    during = [w.bead for w in work if start < w.at <= end]
+    return tuple(dict.fromkeys(on_hook + during))
+
+
+def _parse(raw: bytes) -> tuple[Identity, Work] | None:
+    try:
+        event = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    payload = event.get("payload") if isinstance(event, dict) else None
+    if not isinstance(payload, dict) or event.get("type") not in _TYPES:
+        return None
+    who = payload.get("target") if event["type"] == "sling" else event.get("actor")
+    identity = parse_gt_role(who) if isinstance(who, str) else None
+    at, bead = event.get("ts"), payload.get("bead")
+    if identity is None or not isinstance(at, str) or not isinstance(bead, str) or not utc(at):
+        return None
+    return identity, Work(utc(at), bead, event["type"])

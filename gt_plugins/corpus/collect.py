@@ -1,0 +1,137 @@
+"""Collecting artifacts: every source's documents, scrubbed, stored where they are new."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from ..errors import UserError
+from ..settings import load_settings
+from ..town.root import Town
+from . import consent as consents
+from .lock import sweep_lock
+from .sources import CorpusSource, Document, Trouble, corpus_sources
+from .store import Store
+
+WAIT_SECONDS = 600.0
+
+
+class ScrubsText(Protocol):
+    """What collecting needs of a scrubber."""
+
+    @property
+    def policy(self) -> Any: ...
+
+    def text(self, text: str) -> tuple[str, Counter[str]]: ...
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What collecting did; ``retired`` counts documents whose file is gone (their content stays stored)."""
+
+    captured: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    retired: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    redactions: Mapping[str, int] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def collect(
+    town: Town,
+    source: str | None = None,
+    *,
+    sources: Sequence[CorpusSource] | None = None,
+    scrubber: ScrubsText | None = None,
+) -> CollectReport:
+    """Collect from all sources, or one by name. Raises UserError without consent or for an unknown name."""
+    consents.require(town)
+    chosen = _chosen(sources if sources is not None else corpus_sources(town), source)
+    if scrubber is None:
+        from .scrub.engine import scrubber_for
+
+        scrubber = scrubber_for(town)
+    run = _Collect(town, scrubber)
+    with sweep_lock(town, WAIT_SECONDS) as held:
+        if not held:
+            raise UserError("a sweep has held the corpus for ten minutes; try again when it is done")
+        with Store(town) as store:
+            for one in chosen:
+                run.source(store, one)
+    return run.report()
+
+
+def _chosen(sources: Sequence[CorpusSource], name: str | None) -> list[CorpusSource]:
+    chosen = [s for s in sources if name is None or s.name == name]
+    if not chosen:
+        names = ", ".join(sorted(s.name for s in sources)) or "none"
+        raise UserError(f"unknown source {name!r}; there is {names}")
+    return chosen
+
+
+class _Collect:
+    """State of one run."""
+
+    def __init__(self, town: Town, scrubber: ScrubsText) -> None:
+        settings = load_settings(town)
+        self.town = town
+        self.scrubber = scrubber
+        self.excluded = settings.exclude_rigs
+        self.consent = consents.as_text(settings.consent)
+        self.counted: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.redactions: Counter[str] = Counter()
+        self.problems: list[str] = []
+
+    def source(self, store: Store, source: CorpusSource) -> None:
+        """Everything that one source has."""
+        keys: list[str] = []
+        for found in source.collect(self.town):
+            key = self._one(store, found)
+            if key:
+                keys.append(key)
+        self.counted["retired"] += store.retire_documents(source.name, keys)
+
+    def _one(self, store: Store, found: Document | Trouble) -> str:
+        """Store one document; returns the key under which it is (still) there, empty where it is not."""
+        if isinstance(found, Trouble):
+            self.skipped[found.reason] += 1
+            self.problems.append(f"{self.town.root / found.key}: {found.reason}")
+            return ""
+        if found.rig in self.excluded:
+            self.skipped["excluded"] += 1
+            return ""
+        try:
+            content, redactions = self.scrubber.text(found.content)
+            key, _ = self.scrubber.text(found.key)
+        except Exception as error:  # a layer may be a third party's; its message may quote the text
+            self.skipped["unscrubbable"] += 1
+            self.problems.append(f"{found.key}: could not be scrubbed ({type(error).__name__})")
+            return ""
+        status = store.add_document(
+            replace(found, content=content, key=key),
+            policy=self.scrubber.policy.version,
+            consent=self.consent,
+            source_hash=hashlib.sha256(found.content.encode("utf-8", "replace")).hexdigest(),
+            redactions=dict(redactions),
+        )
+        self.counted[status] += 1
+        if status != "unchanged":
+            self.redactions.update(redactions)
+        return key
+
+    def report(self) -> CollectReport:
+        counts = {name: self.counted[name] for name in ("captured", "updated", "unchanged", "retired")}
+        return CollectReport(
+            **counts,
+            skipped=dict(sorted(self.skipped.items())),
+            redactions=dict(sorted(self.redactions.items())),
+            problems=tuple(self.problems),
+        )

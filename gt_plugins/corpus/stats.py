@@ -1,0 +1,99 @@
+"""What the corpus holds, counted: sessions by role, outcome, day and model, and what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..town.root import Town
+from .store import Store, exists
+
+BAR = 40
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts over the stored sessions; ``left_out`` counts session files by why they were not stored."""
+
+    sessions: int = 0
+    turns: int = 0
+    decisions: int = 0
+    tuned: int = 0
+    by_role: Mapping[str, int] = field(default_factory=dict)
+    by_outcome: Mapping[str, int] = field(default_factory=dict)
+    by_day: Mapping[str, int] = field(default_factory=dict)
+    by_model: Mapping[str, int] = field(default_factory=dict)
+    decisions_by_role: Mapping[str, int] = field(default_factory=dict)
+    policies: Mapping[str, int] = field(default_factory=dict)
+    redactions: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    documents: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    last_sweep: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stats(town: Town) -> Stats:
+    """The counts; all zero where nothing was captured yet (and no file is made for that)."""
+    if not exists(town):
+        return Stats()
+    with Store(town) as store:
+        rows = store.session_rows()
+        verdicts = Counter(seen.verdict.partition(":")[0] for seen in store.seen_files().values())
+        verdicts.pop("stored", None)
+        decisions: Counter[str] = Counter()
+        for row in rows:
+            decisions[row["role"] or "unknown"] += row["decisions"]
+        return Stats(
+            sessions=len(rows),
+            turns=sum(row["turns"] for row in rows),
+            decisions=sum(row["decisions"] for row in rows),
+            tuned=sum(row["tuned"] for row in rows),
+            by_role=_count(row["role"] or "unknown" for row in rows),
+            by_outcome=_count(row["outcome"] for row in rows),
+            by_day=dict(sorted(Counter(row["started"][:10] or "unknown" for row in rows).items())),
+            by_model=_count(model for row in rows for model in row["models"]),
+            decisions_by_role=_sorted(decisions),
+            policies=_count(row["policy"] for row in rows),
+            redactions=_total(row["redactions"] for row in rows),
+            notes=_total(row["counts"] for row in rows),
+            documents=store.document_counts(),
+            left_out=_sorted(verdicts),
+            last_sweep=store.last_sweep(),
+        )
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return _sorted(Counter(names))
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    """Most first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return _sorted(total)
+
+
+def bars(title: str, counts: Mapping[str, int], limit: int = 14) -> list[str]:
+    """A picture of counts, one line each, the longest bar BAR cells; the last ``limit`` are shown."""
+    if not counts:
+        return []
+    shown = list(counts.items())[-limit:]
+    most = max(value for _, value in shown) or 1
+    width = max(len(name) for name, _ in shown)
+    cell = max(len(str(value)) for _, value in shown)
+    lines = [title]
+    for name, value in shown:
+        eighths = round(value * BAR * 8 / most)
+        bar = "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+        lines.append(f"  {name:<{width}}  {value:>{cell}}  {bar}".rstrip())
+    return lines

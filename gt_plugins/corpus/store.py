@@ -1,0 +1,567 @@
+"""The corpus as its users see it: sessions, documents, labels, and what was built and trained from them.
+
+Only scrubbed values come in. A session has one row, whatever number of times it was captured and from
+whatever number of files: the file with most of it owns the row (see :meth:`Store.add_session`). Files are
+known by a hash of their path, so that names of folders outside the town are not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import RetriableError, UserError, in_file
+from ..town.root import Town
+from ..transcripts.model import Session, Turn
+from .database import explained, open_database, transaction
+from .sources import Document
+from .text import document_text, session_text
+
+TUNED = "gt-ft-"
+"""Models of our own are called so; sessions that they produced do not train by default."""
+KEPT_SWEEPS = 100
+
+
+@dataclass(frozen=True)
+class StoredSession:
+    """A session with what the corpus knows of it."""
+
+    session: Session
+    policy: str
+    consent: str
+    outcome: str
+    """The operator's label (``good``, ``bad``) where there is one, else what became of the work, else
+    ``unknown``."""
+    captured_at: str
+    label: str = ""
+    label_reason: str = ""
+    tuned: bool = False
+    """One of our own tuned models took part."""
+    redactions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """An artifact or operational record with what the corpus knows of it."""
+
+    document: Document
+    policy: str
+    consent: str
+    captured_at: str
+    current: bool
+    redactions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A session file as it was when it was last looked at, and what was decided."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    verdict: str
+    """``stored``, or why not: ``foreign``, ``excluded``, ``unscrubbable``, ``empty``, ``purged``."""
+    session_id: str = ""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What :meth:`Store.add_session` did: ``captured``, ``updated``, ``unchanged`` or ``elsewhere``.
+
+    ``reread`` names a file that now has more of the session than the one just read."""
+
+    status: str
+    reread: str = ""
+
+
+def now() -> str:
+    """The present moment, RFC 3339 in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def utc(text: str) -> str:
+    """An RFC 3339 time in UTC with seconds, so that times compare as text; empty where it is none."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def decisions_of(turns: Iterable[Turn]) -> int:
+    """How many replies of the model act: those with a tool call."""
+    return sum(
+        1
+        for turn in turns
+        if turn.role == "assistant"
+        and not turn.meta
+        and any(b.get("type") == "tool_use" for b in turn.blocks)
+    )
+
+
+def exists(town: Town) -> bool:
+    """Whether anything was ever stored for this town."""
+    return town.corpus_db.exists()
+
+
+class Store:
+    """The corpus of a town; a context manager. Raises FinetuneError on a damaged file or a full disk."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.path = town.corpus_db
+        town.own_dir(town.corpus_dir)
+        self._db = open_database(self.path)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All of a block or none of it."""
+        return transaction(self._db, self.path)
+
+    def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        with explained(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        rows = self._rows(sql, *values)
+        return rows[0] if rows else None
+
+    def _run(self, sql: str, *values: Any) -> int:
+        """Run a statement and return how many rows it changed."""
+        with explained(self.path):
+            return self._db.execute(sql, values).rowcount
+
+    # Sessions -----------------------------------------------------------------------------------------
+
+    def add_session(
+        self,
+        session: Session,
+        *,
+        policy: str,
+        consent: str,
+        source_hash: str,
+        outcome: str = "",
+        redactions: Mapping[str, int] | None = None,
+        file: str = "",
+        identity_rank: int = 0,
+    ) -> Added:
+        """Store a scrubbed session, or bring its row up to date.
+
+        ``source_hash`` is that of the session before scrubbing: the same hash under the same policy changes
+        nothing. Where several files hold the session, the one with most turns (then the latest end, then the
+        greater hash) owns the row, so that the order in which they are read does not matter.
+        ``identity_rank`` says how sure role and rig are; a surer one is never replaced by a weaker one.
+        """
+        with self.transaction():
+            row = self._row("SELECT * FROM sessions WHERE id = ?", session.id)
+            reread = self._contribute(session, source_hash, file)
+            if reread and row is not None and row["owner"] != file:
+                return Added("elsewhere")
+            if row is not None and row["identity_rank"] > identity_rank:
+                identity_rank = row["identity_rank"]
+                session = replace(session, role=row["role"], rig=row["rig"], name=row["name"])
+            if row is not None and not session.beads:
+                session = replace(session, beads=_session(row).beads)
+            if row is not None and _same(row, session, source_hash, policy, outcome):
+                if row["owner"] != file:
+                    self._run("UPDATE sessions SET owner = ? WHERE n = ?", file, row["n"])
+                return Added("unchanged", reread)
+            values = _columns(session) | {
+                "identity_rank": identity_rank,
+                "redactions": _json(redactions or {}),
+                "policy": policy,
+                "consent": consent,
+                "source_hash": source_hash,
+                "outcome": outcome or (row["outcome"] if row is not None else ""),
+                "captured_at": row["captured_at"] if row is not None else now(),
+                "updated_at": now(),
+                "owner": file,
+            }
+            self._put_session(row, session, values)
+            return Added("captured" if row is None else "updated", reread)
+
+    def _contribute(self, session: Session, source_hash: str, file: str) -> str:
+        """Note what ``file`` holds of the session; the name of a file that holds more, empty if none does."""
+        sql = "INSERT OR REPLACE INTO contributions VALUES (?, ?, ?, ?, ?)"
+        self._run(sql, file, session.id, len(session.turns), utc(session.ended), source_hash)
+        rows = self._rows("SELECT * FROM contributions WHERE session_id = ?", session.id)
+        ranks = {row["file"]: (row["turns"], row["ended"], row["source_hash"]) for row in rows}
+        best = max(ranks, key=lambda name: ranks[name])
+        return best if ranks[best] > ranks[file] else ""
+
+    def _put_session(self, row: sqlite3.Row | None, session: Session, values: dict[str, Any]) -> None:
+        if row is not None:
+            self._unindex(2 * row["n"], session_text(_session(row)))
+            names = ", ".join(f"{name} = ?" for name in values)
+            self._run(f"UPDATE sessions SET {names} WHERE n = ?", *values.values(), row["n"])
+            number = row["n"]
+        else:
+            names, marks = ", ".join(values), ", ".join("?" * len(values))
+            self._run(f"INSERT INTO sessions ({names}) VALUES ({marks})", *values.values())
+            number = self._rows("SELECT last_insert_rowid() AS n")[0]["n"]
+        self._index(2 * number, session_text(session))
+
+    def rewrite_session(
+        self, session: Session, *, policy: str, redactions: Mapping[str, int] | None = None
+    ) -> None:
+        """Replace a stored session's content after scrubbing it again. Call :meth:`compact` at the end."""
+        with self.transaction():
+            row = self._row("SELECT * FROM sessions WHERE id = ?", session.id)
+            if row is None:
+                raise UserError(f"no session {session.id!r} in the corpus")
+            values = _columns(session) | {"policy": policy, "updated_at": now()}
+            if redactions is not None:
+                values["redactions"] = _json(redactions)
+            self._put_session(row, session, values)
+
+    def sessions(self, role: str | None = None) -> Iterator[StoredSession]:
+        """Sessions (of one role), oldest first, one in memory at a time."""
+        where = "WHERE role = ?" if role is not None else ""
+        values = (role,) if role is not None else ()
+        for row in self._rows(f"SELECT n FROM sessions {where} ORDER BY started, id", *values):
+            found = self._stored("s.n = ?", row["n"])
+            if found is not None:
+                yield found
+
+    def session(self, session_id: str) -> StoredSession | None:
+        """One session by its id."""
+        return self._stored("s.id = ?", session_id)
+
+    def _stored(self, where: str, value: Any) -> StoredSession | None:
+        sql = "SELECT s.*, l.label, l.reason FROM sessions s LEFT JOIN labels l ON l.session_id = s.id"
+        row = self._row(f"{sql} WHERE {where}", value)
+        if row is None:
+            return None
+        return StoredSession(
+            session=_session(row),
+            policy=row["policy"],
+            consent=row["consent"],
+            outcome=row["label"] or row["outcome"] or "unknown",
+            captured_at=row["captured_at"],
+            label=row["label"] or "",
+            label_reason=row["reason"] or "",
+            tuned=bool(row["tuned"]),
+            redactions=json.loads(row["redactions"]),
+        )
+
+    def session_ids(self, start: str = "", before: str = "") -> list[str]:
+        """Ids that begin with ``start``, of sessions that ended before a time (RFC 3339, UTC), in order.
+
+        A session without times counts by when it was captured."""
+        sql = """SELECT id FROM sessions WHERE substr(id, 1, ?) = ?
+                 AND (? = '' OR CASE ended WHEN '' THEN captured_at ELSE ended END < ?)
+                 ORDER BY started, id"""
+        return [row["id"] for row in self._rows(sql, len(start), start, before, before)]
+
+    def resolve_session(self, ref: str) -> str:
+        """The id meant by an id or its unambiguous start. Raises UserError."""
+        found = self.session_ids(ref) if ref else []
+        if ref in found:
+            return ref
+        main = [i for i in found if not any(i.startswith(f"{other}.") for other in found)]
+        if len(main) == 1:
+            return main[0]
+        problem = f"{len(main)} sessions begin so" if main else "no such session in the corpus"
+        raise UserError(f"{ref!r}: {problem}; `gt corpus search` and `gt corpus stats` show what there is")
+
+    def weak_identities(self) -> dict[str, int]:
+        """Session id → identity rank, of those whose role is not known for sure (rank below 3)."""
+        rows = self._rows("SELECT id, identity_rank FROM sessions WHERE identity_rank < 3")
+        return {row["id"]: row["identity_rank"] for row in rows}
+
+    def set_outcome(self, session_id: str, outcome: str) -> None:
+        """Record what became of the session's work (merged, closed, abandoned …)."""
+        if not self._run("UPDATE sessions SET outcome = ? WHERE id = ?", outcome, session_id):
+            raise UserError(f"no session {session_id!r} in the corpus")
+
+    def label(self, session_id: str, label: str, reason: str) -> None:
+        """Record the operator's judgement, which wins over every outcome."""
+        if self._row("SELECT n FROM sessions WHERE id = ?", session_id) is None:
+            raise UserError(f"no session {session_id!r} in the corpus")
+        self._run("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", session_id, label, reason, now())
+
+    def session_rows(self) -> list[dict[str, Any]]:
+        """What is known of each session without reading its turns, oldest first."""
+        sql = """SELECT s.id, s.parent, s.role, s.rig, s.name, s.source, s.models, s.tuned, s.started,
+                 s.ended, s.turns, s.decisions, s.counts, s.redactions, s.policy, s.captured_at,
+                 coalesce(l.label, nullif(s.outcome, ''), 'unknown') AS outcome
+                 FROM sessions s LEFT JOIN labels l ON l.session_id = s.id ORDER BY s.started, s.id"""
+        parsed = ("models", "counts", "redactions")
+        rows = [dict(row) for row in self._rows(sql)]
+        return [row | {name: json.loads(row[name]) for name in parsed} for row in rows]
+
+    def delete_sessions(self, session_ids: Sequence[str]) -> int:
+        """Delete sessions and all that is said of them, and remember not to capture them again."""
+        deleted = 0
+        with self.transaction():
+            for session_id in session_ids:
+                row = self._row("SELECT * FROM sessions WHERE id = ?", session_id)
+                if row is not None:
+                    self._unindex(2 * row["n"], session_text(_session(row)))
+                for table in ("contributions", "labels", "dataset_sessions", "files"):
+                    self._run(f"DELETE FROM {table} WHERE session_id = ?", session_id)
+                for document in self._rows("SELECT * FROM documents WHERE session_id = ?", session_id):
+                    self._delete_document(document)
+                deleted += self._run("DELETE FROM sessions WHERE id = ?", session_id)
+                self._run("INSERT OR REPLACE INTO purged VALUES (?, ?)", session_id, now())
+        return deleted
+
+    def purged(self) -> set[str]:
+        """Ids of sessions that were purged: they are never captured again."""
+        return {row["session_id"] for row in self._rows("SELECT session_id FROM purged")}
+
+    # Files --------------------------------------------------------------------------------------------
+
+    def seen_files(self) -> dict[str, Seen]:
+        """Hash of path → how the file was when it was last looked at."""
+        rows = self._rows("SELECT * FROM files")
+        return {
+            r["file"]: Seen(r["size"], r["mtime_ns"], r["inode"], r["verdict"], r["session_id"]) for r in rows
+        }
+
+    def mark_file(self, file: str, seen: Seen) -> None:
+        values = (file, seen.size, seen.mtime_ns, seen.inode, seen.verdict, seen.session_id)
+        self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", *values)
+
+    def forget_file(self, file: str) -> None:
+        """Have the file read again by the next sweep."""
+        self._run("DELETE FROM files WHERE file = ?", file)
+
+    # Documents ----------------------------------------------------------------------------------------
+
+    def add_document(
+        self,
+        document: Document,
+        *,
+        policy: str,
+        consent: str,
+        source_hash: str,
+        redactions: Mapping[str, int] | None = None,
+    ) -> str:
+        """Store a scrubbed document: ``captured`` a new one, ``updated`` a new content of one, ``unchanged``.
+
+        Earlier contents stay, with ``current`` off: a convention that comes back must be recognised."""
+        with self.transaction():
+            same = "source = ? AND key = ?"
+            at = (document.source, document.key)
+            row = self._row(f"SELECT * FROM documents WHERE {same} AND source_hash = ?", *at, source_hash)
+            if row is not None and row["policy"] == policy and row["current"]:
+                return "unchanged"
+            known = self._row(f"SELECT n FROM documents WHERE {same}", *at) is not None
+            self._run(f"UPDATE documents SET current = 0 WHERE {same}", *at)
+            if row is not None:
+                self._delete_document(row)
+            values = vars(document) | {
+                "source_hash": source_hash,
+                "redactions": _json(redactions or {}),
+                "policy": policy,
+                "consent": consent,
+                "captured_at": row["captured_at"] if row is not None else now(),
+                "current": 1,
+                "body": zlib.compress(_encodable(document.content).encode()),
+            }
+            del values["content"]
+            names, marks = ", ".join(values), ", ".join("?" * len(values))
+            self._run(f"INSERT INTO documents ({names}) VALUES ({marks})", *values.values())
+            number = self._rows("SELECT last_insert_rowid() AS n")[0]["n"]
+            self._index(2 * number + 1, document_text(document))
+        return "updated" if known else "captured"
+
+    def retire_documents(self, source: str, keys: Iterable[str]) -> int:
+        """Mark documents of a source that are not among ``keys`` as no longer current; returns how many."""
+        kept = set(keys)
+        rows = self._rows("SELECT n, key FROM documents WHERE source = ? AND current", source)
+        gone = [row["n"] for row in rows if row["key"] not in kept]
+        with self.transaction():
+            for number in gone:
+                self._run("UPDATE documents SET current = 0 WHERE n = ?", number)
+        return len(gone)
+
+    def documents(
+        self, source: str | None = None, *, current: bool = False
+    ) -> Iterator[tuple[str, StoredDocument]]:
+        """(id, document), in the order in which they were captured, one in memory at a time."""
+        where = "WHERE (? IS NULL OR source = ?) AND (current OR NOT ?)"
+        for row in self._rows(f"SELECT n FROM documents {where} ORDER BY n", source, source, current):
+            yield f"doc-{row['n']}", self._document(row["n"])
+
+    def document(self, ref: str) -> StoredDocument | None:
+        """A document by its id, ``doc-<number>``."""
+        number = ref.removeprefix("doc-")
+        if not (ref.startswith("doc-") and number.isdigit()):
+            return None
+        row = self._row("SELECT n FROM documents WHERE n = ?", int(number))
+        return None if row is None else self._document(row["n"])
+
+    def _document(self, number: int) -> StoredDocument:
+        row = self._rows("SELECT * FROM documents WHERE n = ?", number)[0]
+        return StoredDocument(
+            document=_document(row),
+            policy=row["policy"],
+            consent=row["consent"],
+            captured_at=row["captured_at"],
+            current=bool(row["current"]),
+            redactions=json.loads(row["redactions"]),
+        )
+
+    def document_counts(self) -> dict[str, int]:
+        """Corpus type → number of current documents."""
+        sql = "SELECT corpus_type, count(*) AS k FROM documents WHERE current GROUP BY corpus_type ORDER BY 1"
+        return {row["corpus_type"]: row["k"] for row in self._rows(sql)}
+
+    def delete_documents(self, before: str) -> int:
+        """Delete documents dated (else captured) before a time (RFC 3339, UTC); returns how many."""
+        sql = "SELECT * FROM documents WHERE CASE at WHEN '' THEN captured_at ELSE at END < ?"
+        rows = self._rows(sql, before)
+        with self.transaction():
+            for row in rows:
+                self._delete_document(row)
+        return len(rows)
+
+    def _delete_document(self, row: sqlite3.Row) -> None:
+        self._unindex(2 * row["n"] + 1, document_text(_document(row)))
+        self._run("DELETE FROM documents WHERE n = ?", row["n"])
+
+    # Datasets and versions ----------------------------------------------------------------------------
+
+    def record_dataset(self, path: Path, session_ids: Iterable[str], hash: str, role: str = "") -> None:
+        """Note a dataset folder and the sessions in it, so that a purge finds it."""
+        with self.transaction():
+            values = (hash, str(path.absolute()), role, now())
+            self._run("INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?)", *values)
+            for session_id in session_ids:
+                self._run("INSERT OR IGNORE INTO dataset_sessions VALUES (?, ?)", hash, session_id)
+
+    def record_training(self, model_version: str, dataset_hash: str) -> None:
+        """Note that a model version was trained on a dataset."""
+        self._run("INSERT OR REPLACE INTO trained VALUES (?, ?, ?)", model_version, dataset_hash, now())
+
+    def versions_trained_on(self, session_ids: Iterable[str]) -> list[str]:
+        """Model versions trained on any of the sessions, in order."""
+        sql = """SELECT DISTINCT t.version FROM trained t JOIN dataset_sessions d ON d.hash = t.hash
+                 WHERE d.session_id = ?"""
+        return sorted({row["version"] for i in set(session_ids) for row in self._rows(sql, i)})
+
+    def datasets_with(self, session_ids: Iterable[str]) -> dict[str, Path]:
+        """Hash → folder of the datasets that hold any of the sessions."""
+        sql = """SELECT DISTINCT s.hash, s.path FROM datasets s JOIN dataset_sessions d ON d.hash = s.hash
+                 WHERE d.session_id = ?"""
+        return {row["hash"]: Path(row["path"]) for i in set(session_ids) for row in self._rows(sql, i)}
+
+    def forget_dataset(self, hash: str) -> None:
+        """The folder is gone; which versions were trained on it stays known by its other sessions."""
+        self._run("DELETE FROM datasets WHERE hash = ?", hash)
+
+    # Search, sweeps, space ----------------------------------------------------------------------------
+
+    def search(self, query: str, limit: int = 20) -> list[str]:
+        """Ids of sessions and documents with all words of ``query``, best first."""
+        words = [w.replace('"', '""') for w in query.split()]
+        if not words:
+            raise UserError("nothing to search for; give at least one word")
+        match = " ".join(f'"{word}"' for word in words)
+        sql = "SELECT rowid AS n FROM search WHERE search MATCH ? ORDER BY rank, rowid LIMIT ?"
+        found = []
+        for row in self._rows(sql, match, limit):
+            number, odd = divmod(row["n"], 2)
+            if odd:
+                found.append(f"doc-{number}")
+            else:
+                found += [r["id"] for r in self._rows("SELECT id FROM sessions WHERE n = ?", number)]
+        return found
+
+    def _index(self, number: int, text: str) -> None:
+        self._run("INSERT INTO search (rowid, text) VALUES (?, ?)", number, _encodable(text))
+
+    def _unindex(self, number: int, text: str) -> None:
+        """The index keeps no text of its own, so it must be told what it is to forget."""
+        sql = "INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?)"
+        self._run(sql, number, _encodable(text))
+
+    def record_sweep(self, report: Mapping[str, Any]) -> None:
+        """Keep a sweep's counts; the last KEPT_SWEEPS are kept."""
+        with self.transaction():
+            self._run("INSERT INTO sweeps VALUES (?, ?)", now(), _json(report))
+            self._run("DELETE FROM sweeps WHERE rowid <= (SELECT max(rowid) FROM sweeps) - ?", KEPT_SWEEPS)
+
+    def last_sweep(self) -> dict[str, Any] | None:
+        """The newest sweep's counts, with ``at``."""
+        row = self._row("SELECT * FROM sweeps ORDER BY rowid DESC LIMIT 1")
+        return None if row is None else {"at": row["at"], **json.loads(row["report"])}
+
+    def compact(self) -> None:
+        """Leave nothing of what was deleted: merge the index, rewrite the file, empty the log."""
+        self._run("INSERT INTO search (search) VALUES ('optimize')")
+        self._run("PRAGMA temp_store = DEFAULT")
+        self._run("VACUUM")
+        self._run("PRAGMA temp_store = MEMORY")
+        if self._rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+            problem = "another process is reading, so deleted text is still in its log"
+            raise RetriableError(in_file(self.path, "", problem, "run it again"))
+
+
+def _encodable(text: str) -> str:
+    """``text`` without halves of UTF-16 pairs, which SQLite does not take."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+def _columns(session: Session) -> dict[str, Any]:
+    """The columns that a session's own content fills."""
+    return {
+        "id": session.id,
+        "parent": session.parent,
+        "source": session.source,
+        "role": session.role,
+        "rig": session.rig,
+        "name": session.name,
+        "client_version": session.client_version,
+        "models": _json(session.models),
+        "tuned": int(any(m.startswith(TUNED) for m in session.models)),
+        "started": utc(session.started),
+        "ended": utc(session.ended),
+        "turns": len(session.turns),
+        "decisions": decisions_of(session.turns),
+        "counts": _json(session.counts),
+        "body": zlib.compress(json.dumps(session.to_json(), separators=(",", ":")).encode("ascii")),
+    }
+
+
+def _same(row: sqlite3.Row, session: Session, source_hash: str, policy: str, outcome: str) -> bool:
+    identity = (session.role, session.rig, session.name)
+    return (
+        row["source_hash"] == source_hash
+        and row["policy"] == policy
+        and (row["role"], row["rig"], row["name"]) == identity
+        and (not outcome or row["outcome"] == outcome)
+    )
+
+
+def _session(row: sqlite3.Row) -> Session:
+    return Session.from_json(json.loads(zlib.decompress(row["body"])))
+
+
+def _document(row: sqlite3.Row) -> Document:
+    names = [name for name in Document.__dataclass_fields__ if name != "content"]
+    content = zlib.decompress(row["body"]).decode()
+    return Document(content=content, **{name: row[name] for name in names})

@@ -1,0 +1,381 @@
+"""The sweep: find sessions of this town, read, scrub and store what is new.
+
+First the spool (what ``gt-hook session-end`` noted), then the projects folders of every reader. A file that
+has not changed since it was last looked at is not opened. Of a file that is not the town's only its head is
+read. One transaction per file holds its sessions and the note that it was seen; a spool entry goes only
+after that, so a kill at any point costs work, never a session.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..settings import load_settings
+from ..town.roles import Identity
+from ..town.root import Town
+from ..transcripts.model import Session
+from ..transcripts.sources import Head, TranscriptSource, transcript_sources
+from . import consent as consents
+from .belonging import STORED, Belonging, Hint
+from .lock import sweep_lock
+from .store import Seen, Store
+
+SPOOL_PATIENCE = 24 * 3600.0
+"""Seconds for which a spool entry waits for a transcript that is not there or cannot be read."""
+WAIT_FOR_OTHER = 600.0
+
+Progress = Callable[[int, int], None]
+
+
+class Scrubs(Protocol):
+    """What the sweep needs of a scrubber (:mod:`gt_plugins.corpus.scrub.engine`)."""
+
+    @property
+    def policy(self) -> Any: ...
+
+    def session(self, session: Session) -> tuple[Session, Counter[str]]: ...
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep did. ``skipped`` counts files and sessions by reason, ``notes`` what readers met."""
+
+    captured: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    redactions: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+    busy: bool = False
+    """Another sweep held the lock; it does what was asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sweep(
+    town: Town,
+    projects: Path | None = None,
+    spool_only: bool = False,
+    *,
+    sources: Sequence[TranscriptSource] | None = None,
+    scrubber: Scrubs | None = None,
+    progress: Progress | None = None,
+) -> SweepReport:
+    """Capture what is new. ``projects`` takes the place of the clients' own projects folders.
+
+    Raises UserError without consent or with broken settings (nothing is read then), FinetuneError on a full
+    disk or a damaged corpus (what was committed stays, the rest comes with the next sweep).
+    """
+    consents.require(town)
+    run = _Sweep(town, sources, scrubber, progress)
+    first = True
+    while first or run.pending():
+        with sweep_lock(town, 0.0 if spool_only else WAIT_FOR_OTHER) as held:
+            if not held:
+                return run.report(busy=True)
+            with Store(town) as store:
+                run.open(store)
+                run.drain_spool()
+                if first and not spool_only:
+                    run.walk(projects)
+                store.record_sweep({**run.report().to_json(), "problems": len(run.problems)})
+        first = False
+    return run.report()
+
+
+def file_key(path: Path | str) -> str:
+    """The name under which the corpus knows a file; it does not tell the path."""
+    return hashlib.sha256(os.path.realpath(path).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def source_hash(session: Session) -> str:
+    """Hash of a session as read, before anything is scrubbed or added."""
+    text = json.dumps(session.to_json(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A session that may go into the store."""
+
+    session: Session
+    source_hash: str
+    redactions: Mapping[str, int]
+    identity_rank: int
+
+
+class _Sweep:
+    """State of one sweep."""
+
+    def __init__(
+        self,
+        town: Town,
+        sources: Sequence[TranscriptSource] | None,
+        scrubber: Scrubs | None,
+        progress: Progress | None,
+    ) -> None:
+        settings = load_settings(town)
+        self.town = town
+        self.consent = consents.as_text(settings.consent)
+        self.belonging = Belonging(town, settings.exclude_rigs)
+        self.sources = list(sources) if sources is not None else transcript_sources()
+        self.progress = progress
+        self.counted: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.redactions: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.handled: set[str] = set()
+        self.again: set[str] = set()
+        self._scrubber = scrubber
+
+    def open(self, store: Store) -> None:
+        """Learn what the corpus knows already."""
+        self.store = store
+        self.seen = store.seen_files()
+        self.purged = store.purged()
+        self.weak = store.weak_identities()
+
+    @property
+    def scrubber(self) -> Scrubs:
+        """Made when first needed: its libraries take a second to import."""
+        if self._scrubber is None:
+            from .scrub.engine import scrubber_for
+
+            self._scrubber = scrubber_for(self.town)
+        return self._scrubber
+
+    def report(self, busy: bool = False) -> SweepReport:
+        return SweepReport(
+            captured=self.counted["captured"],
+            updated=self.counted["updated"],
+            unchanged=self.counted["unchanged"],
+            skipped=dict(sorted(self.skipped.items())),
+            redactions=dict(sorted(self.redactions.items())),
+            notes=dict(sorted(self.notes.items())),
+            problems=tuple(self.problems),
+            busy=busy,
+        )
+
+    # Where files come from ----------------------------------------------------------------------------
+
+    def pending(self) -> list[Path]:
+        """Spool entries that this sweep has not dealt with, oldest first."""
+        if not self.town.spool_dir.is_dir():
+            return []
+        names = sorted(e.name for e in os.scandir(self.town.spool_dir) if e.name.endswith(".json"))
+        fresh = [n for n in names if n not in self.handled and not n.startswith(".")]
+        return [self.town.spool_dir / name for name in fresh]
+
+    def drain_spool(self) -> None:
+        """Deal with entries until none is new: sessions end while this runs."""
+        while entries := self.pending():
+            for entry in entries:
+                self.handled.add(entry.name)
+                if self._spool_entry(entry):
+                    entry.unlink(missing_ok=True)
+
+    def _spool_entry(self, entry: Path) -> bool:
+        """Deal with one entry; False where it must wait for a later sweep."""
+        try:
+            record = json.loads(entry.read_bytes())
+            path = Path(record["path"])
+            hint = Hint(str(record.get("gt_role", "")), str(record.get("cwd", "")))
+            old = time.time() - entry.stat().st_mtime > SPOOL_PATIENCE
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self.skipped["spool_entry"] += 1
+            return True
+        self._tell_plugins(record)
+        source = next((s for s in self.sources if s.name == record.get("source", "claude")), None)
+        if source is None or not path.is_absolute():
+            self.skipped["spool_entry"] += 1
+            return True
+        return self._file(source, path, hint) or old
+
+    def _tell_plugins(self, record: dict[str, Any]) -> None:
+        """Call ``gt_session_shutdown``, only where a third party's plugin could be listening."""
+        from importlib.metadata import entry_points
+
+        from ..plugins import ENTRY_POINTS, plugin_manager
+
+        if not entry_points(group=ENTRY_POINTS):
+            return
+        names = ("session_id", "cwd", "reason", "gt_role")
+        payload = {"hook_event_name": "SessionEnd", "transcript_path": record["path"]}
+        payload |= {name: record.get(name, "") for name in names}
+        try:
+            plugin_manager().hook.gt_session_shutdown(session=payload)
+        except Exception as error:
+            self.problems.append(f"a plugin's gt_session_shutdown failed: {type(error).__name__}")
+
+    def walk(self, projects: Path | None) -> None:
+        """Every file of every reader; then those that turned out to have more of a session than another."""
+        found: dict[str, tuple[TranscriptSource, Path]] = {}
+        for source in self.sources:
+            folders = [projects] if projects is not None else source.roots(self.town) if source.roots else []
+            for folder in folders:
+                self._find(source, Path(os.path.realpath(folder)), found)
+        for number, (source, path) in enumerate(found.values()):
+            if self.progress is not None:
+                self.progress(number, len(found))
+            self._file(source, path, Hint())
+        for source, path in found.values():
+            if self.again and file_key(path) in self.again:
+                self._file(source, path, Hint())
+        if self.progress is not None:
+            self.progress(len(found), len(found))
+
+    def _find(
+        self, source: TranscriptSource, folder: Path, found: dict[str, tuple[TranscriptSource, Path]]
+    ) -> None:
+        try:
+            for path in source.find(folder):
+                found.setdefault(str(path), (source, path))
+        except OSError as error:
+            self._trouble(Path(error.filename or folder), error)
+
+    # One file -----------------------------------------------------------------------------------------
+
+    def _file(self, source: TranscriptSource, path: Path, hint: Hint) -> bool:
+        """Look at one file; False where it could not be read and may be later."""
+        try:
+            status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                raise PermissionError(errno.EACCES, "the folder cannot be listed")
+            if not stat.S_ISREG(status.st_mode):
+                self.skipped["no_file"] += 1
+                return True
+            key = file_key(path)
+            state = Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
+            seen = self.seen.get(key)
+            unchanged = seen is not None and replace(seen, verdict="", session_id="") == state
+            if seen is not None and unchanged and not self._look_again(seen, hint):
+                self._count(seen.verdict, "unchanged")
+                return True
+            self._changed(source, path, key, state, hint)
+        except FileNotFoundError:
+            self.skipped["missing"] += 1
+            return False
+        except OSError as error:
+            self._trouble(path, error)
+            return False
+        return True
+
+    def _trouble(self, path: Path, error: OSError) -> None:
+        self.skipped["unreadable"] += 1
+        self.problems.append(f"{path}: {error.strerror or type(error).__name__}")
+
+    def _count(self, verdict: str, stored_as: str) -> None:
+        if verdict == STORED:
+            self.counted[stored_as] += 1
+        else:
+            self.skipped[verdict.partition(":")[0]] += 1
+
+    def _look_again(self, seen: Seen, hint: Hint) -> bool:
+        """Whether what is known now changes the verdict on an unchanged file."""
+        kind, _, detail = seen.verdict.partition(":")
+        match kind:
+            case "foreign":
+                return seen.session_id in self.belonging.identities
+            case "excluded":
+                return detail not in self.belonging.exclude_rigs
+            case "unscrubbable":
+                return bool(detail != self.scrubber.policy.version)
+            case "stored" if seen.session_id in self.weak:
+                return self.belonging.surer(seen.session_id, hint, self.weak[seen.session_id])
+        return False
+
+    def _changed(self, source: TranscriptSource, path: Path, key: str, state: Seen, hint: Hint) -> None:
+        """A new or changed file: judge it by its head, and only then read it."""
+        head = source.head(path)
+        verdict = self._judge(head, hint)
+        mark = replace(state, session_id=head.session_id if head else "")
+        if verdict != STORED:
+            self._count(verdict, "")
+            self.store.mark_file(key, replace(mark, verdict=verdict))
+            return
+        ready, verdict = self._ready(source.sessions(path), head, hint)
+        added: Counter[str] = Counter()
+        with self.store.transaction():
+            for item in ready:
+                added[self._add(item, key)] += 1
+            self.store.mark_file(key, replace(mark, verdict=verdict))
+        self.counted.update(added)
+        for item in ready:
+            self.redactions.update(item.redactions)
+
+    def _judge(self, head: Head | None, hint: Hint) -> str:
+        if head is None:
+            return "empty"
+        if head.session_id in self.purged:
+            return "purged"
+        return self.belonging.judge(head.session_id, head.cwd or hint.cwd, hint)
+
+    def _ready(self, sessions: Sequence[Session], head: Head | None, hint: Hint) -> tuple[list[_Ready], str]:
+        """The sessions of a file that may be stored, scrubbed; and the verdict on the file."""
+        ready: list[_Ready] = []
+        verdicts: list[str] = []
+        for session in sessions:
+            self.notes.update(session.counts)
+            if not session.turns:
+                continue
+            cwd = session.cwd or (head.cwd if head else "") or hint.cwd
+            main_id = session.parent or session.id
+            verdict = "purged" if {main_id, session.id} & self.purged else ""
+            verdict = verdict or self.belonging.judge(main_id, cwd, hint)
+            if verdict == STORED:
+                item = self._scrubbed(session, main_id, cwd, hint)
+                if item is not None:
+                    ready.append(item)
+                    continue
+                verdict = f"unscrubbable:{self.scrubber.policy.version}"
+            verdicts.append(verdict)
+            self._count(verdict, "")
+        if not ready and not verdicts:
+            self.skipped["empty"] += 1
+            return ready, "empty"
+        unscrubbable = [v for v in verdicts if v.startswith("unscrubbable")]
+        return ready, (unscrubbable or ([STORED] if ready else verdicts))[0]
+
+    def _scrubbed(self, session: Session, main_id: str, cwd: str, hint: Hint) -> _Ready | None:
+        """A session with its identity, scrubbed; None, counted, where that fails: then it is not stored."""
+        identity, rank = self.belonging.identity(main_id, cwd, hint)
+        who = identity or Identity("")
+        beads = self.belonging.beads(identity, session)
+        known = replace(session, role=who.role, rig=who.rig or "", name=who.name or "", beads=beads)
+        scrubber = self.scrubber
+        try:
+            digest = source_hash(session)
+            scrubbed, redactions = scrubber.session(known)
+        except Exception as error:  # a layer may be a third party's; its message may quote the text
+            self.problems.append(f"session {session.id}: could not be scrubbed ({type(error).__name__})")
+            return None
+        return _Ready(scrubbed, digest, dict(redactions), rank)
+
+    def _add(self, item: _Ready, key: str) -> str:
+        added = self.store.add_session(
+            item.session,
+            policy=self.scrubber.policy.version,
+            consent=self.consent,
+            source_hash=item.source_hash,
+            redactions=item.redactions,
+            file=key,
+            identity_rank=item.identity_rank,
+        )
+        if added.reread:
+            self.store.forget_file(added.reread)
+            self.seen.pop(added.reread, None)
+            self.again.add(added.reread)
+        return "unchanged" if added.status == "elsewhere" else added.status
