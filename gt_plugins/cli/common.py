@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..errors import FinetuneError
+from ..errors import FinetuneError, GateRefused
 
 TownOption = Annotated[
     Path | None, typer.Option("--town", help="The town's root folder.", show_default=False)
@@ -40,6 +40,10 @@ def run(app: typer.Typer) -> NoReturn:
     """
     try:
         app()
+    except GateRefused as error:
+        # A verdict is no error: its message stands alone on its line, word for word.
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
     except FinetuneError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:

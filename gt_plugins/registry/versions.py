@@ -127,24 +127,29 @@ def _journal(home: Path, target: Path, **fields: Any) -> Version:
     return version
 
 
+def orphans(home: Path, state: State | None = None) -> list[Path]:
+    """Folders of whole versions that the journal does not know: a crash before its line, a lost journal."""
+    state = fold(home) if state is None else state
+    found = []
+    for path in sorted(home.glob(f"*/v*/{MANIFEST}")):
+        key = (path.parent.parent.name, path.parent.name)
+        if key in state.versions or key in state.pruned or not _VERSION.fullmatch(key[1]):
+            continue
+        try:
+            manifest = _read_manifest(path)
+            if (manifest.get("model"), manifest.get("version")) == key and not changed_files(path.parent):
+                found.append(path.parent)
+        except (UserError, TypeError, AttributeError):
+            continue
+    return found
+
+
 def adopt_orphans(home: Path) -> list[Version]:
-    """Enter whole versions that the journal does not know: a crash before its line, or a lost journal."""
-    adopted: list[Version] = []
+    """Enter such versions into the journal, each hash checked first."""
     if not home.is_dir():
-        return adopted
+        return []
     with locked(home):
-        state = fold(home)
-        for path in sorted(home.glob(f"*/v*/{MANIFEST}")):
-            key = (path.parent.parent.name, path.parent.name)
-            if key in state.versions or key in state.pruned or not _VERSION.fullmatch(key[1]):
-                continue
-            try:
-                manifest = _read_manifest(path)
-                if (manifest.get("model"), manifest.get("version")) == key and not changed_files(path.parent):
-                    adopted.append(_journal(home, path.parent, adopted=True))
-            except (UserError, KeyError, TypeError):
-                continue
-    return adopted
+        return [_journal(home, path, adopted=True) for path in orphans(home)]
 
 
 def all_versions(home: Path, state: State | None = None) -> list[Version]:

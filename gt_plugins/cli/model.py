@@ -1,0 +1,63 @@
+"""``gt model``: the commands of every room under one roof, each mounted by its own module.
+
+``gt model list`` must come up at once, so a module of ours imports nothing but typer and the standard
+library at its top, and third-party commands are looked for only when none of ours is meant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+import typer
+
+from .common import new_app, run
+
+MODULES = (
+    "model_registry",
+    "model_deploy",
+    "model_rollout",
+    "model_train",
+    "model_eval",
+    "model_serve",
+    "model_prime",
+    "model_export",
+)
+HELP = "Role models: train, evaluate, deploy behind a gate, serve, roll back."
+
+
+def build(plugins: bool = True) -> typer.Typer:
+    """The application; with ``plugins`` also what third parties add through ``gt_model_commands``."""
+    app = new_app("model", HELP)
+    for name in MODULES:
+        full = f"{__package__}.{name}"
+        if importlib.util.find_spec(full) is not None:
+            importlib.import_module(full).register(app)
+    if plugins:
+        from ..plugins import plugin_manager
+
+        plugin_manager().hook.gt_model_commands(app=app)
+    return app
+
+
+def is_ours(app: typer.Typer, argv: list[str]) -> bool:
+    """Whether the command line names a command of ours, so that no plugin needs to be loaded for it."""
+    ours = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
+    ours |= {group.name for group in app.registered_groups if group.name}
+    return bool(argv) and argv[0] in ours
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of ``gt-model`` and, through the shim, of ``gt model``."""
+    words = sys.argv[1:] if argv is None else argv
+    app = build(plugins=False)
+    if not is_ours(app, words):
+        app = build(plugins=True)
+    if argv is not None:
+        sys.argv = ["gt-model", *argv]
+    run(app)
+
+
+if __name__ == "__main__":
+    main()
