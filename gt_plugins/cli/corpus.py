@@ -283,12 +283,15 @@ def label(
     town: TownOption = None,
 ) -> None:
     """Judge a session; a label wins over every outcome that was found."""
-    from ..corpus.scrub.engine import scrubber_for
-    from ..corpus.store import Store
+    from ..corpus.store import Store, exists
 
     if verdict not in ("good", "bad"):
         raise UserError(f"a label is good or bad, not {verdict!r}")
     place = _town(town)
+    if not exists(place):
+        raise UserError(f"{session!r}: nothing was captured yet; run `gt corpus sweep`")
+    from ..corpus.scrub.engine import scrubber_for
+
     clean, _ = scrubber_for(place).text(reason)
     with Store(place) as store:
         ref = store.resolve_session(session)

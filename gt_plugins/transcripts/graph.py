@@ -193,8 +193,9 @@ def _units(tree: _Tree, chain: list[Node], live: set[str]) -> list[list[Node]]:
     asked: dict[str, tuple[Key, int]] = {}
     keyed: list[tuple[Key, list[Node]]] = []
     for lines in replies.values():
-        lines.sort(key=lambda n: (place.get(n.uuid, len(chain)), tree.depth[n.uuid], *_age(n)))
-        key: Key = ((float(place.get(lines[0].uuid, len(chain))), 0.0, *_age(lines[0])),)
+        lines.sort(key=lambda n: (tree.depth[n.uuid], *_age(n)))
+        first = min(place.get(n.uuid, len(chain)) for n in lines)
+        key: Key = ((float(first), 0.0, *_age(lines[0])),)
         keyed.append((key, lines))
         calls = [use for line in lines for use in line.uses]
         asked.update({use: (key, i) for i, use in enumerate(calls)})
