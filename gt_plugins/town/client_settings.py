@@ -60,7 +60,7 @@ def our_entries(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [e for e in found if is_ours(e)] if isinstance(found, list) else []
 
 
-def with_session_end(path: Path, text: str | None, entry: dict[str, Any]) -> str:
+def with_session_end(path: Path, entry: dict[str, Any], text: str | None) -> str:
     """``text`` (None: no file) with ``entry`` as the only SessionEnd entry of ours.
 
     Raises UserError naming the key where the settings have another shape; the caller has checked the JSON.
@@ -74,7 +74,7 @@ def with_session_end(path: Path, text: str | None, entry: dict[str, Any]) -> str
         raise UserError(in_file(path, key, f"not a {kind}", "mend or remove it")) from None
 
 
-def without_session_end(text: str, made: tuple[str, ...]) -> str:
+def without_session_end(made: tuple[str, ...], text: str) -> str:
     """``text`` without our entries; of the keys that install had to make (``made``) the empty ones go too."""
     import json
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,13 @@ def read_text(path: Path) -> str | None:
         raise UserError(in_file(path, "", "not UTF-8 text", "mend or remove it")) from None
 
 
-def plan(path: Path, steps: Iterable[str], before: str | None, mode: int = 0o600) -> FileEdit:
+def plan(
+    path: Path, steps: Iterable[str], before: str | None, mode: int = 0o600, *, keep_mode: bool = True
+) -> FileEdit:
     """The edit that turns ``before`` into the last of ``steps`` (each one more small change); writes nothing.
 
-    A link is followed, so that it stays a link. ``mode`` is for a file that is not there yet.
+    A link is followed, so that it stays a link. ``mode`` is for a file that is not there yet, and without
+    ``keep_mode`` for any.
     """
     real = Path(os.path.realpath(path))
     text, splices = before or "", []
@@ -105,7 +109,7 @@ def plan(path: Path, steps: Iterable[str], before: str | None, mode: int = 0o600
     return FileEdit(
         path=real,
         existed=existed,
-        mode=stat.S_IMODE(real.stat().st_mode) if real.exists() else mode,
+        mode=_mode(real) if keep_mode and real.exists() else mode,
         before=digest((before or "").encode()) if existed else "",
         after=digest(text.encode()),
         splices=tuple(splices),
@@ -115,10 +119,32 @@ def plan(path: Path, steps: Iterable[str], before: str | None, mode: int = 0o600
 
 
 def write(edit: FileEdit) -> None:
-    """Carry a planned edit out, atomically. Raises OSError with the old file untouched."""
-    if edit.changes:
-        assert edit.text is not None
-        write_bytes(edit.path, edit.text.encode(), edit.mode)
+    """Carry a planned edit out, atomically; nothing is written where the file is so already.
+
+    Raises OSError with the old file untouched."""
+    if edit.text is None or (read_text(edit.path) == edit.text and _mode(edit.path) == edit.mode):
+        return
+    for folder in edit.made_dirs:
+        Path(folder).mkdir(mode=0o777 if edit.mode & 0o077 else 0o700, exist_ok=True)
+    write_bytes(edit.path, edit.text.encode(), edit.mode)
+
+
+def write_all(planned: Iterable[FileEdit]) -> None:
+    """Carry out all edits, or none: where one fails, what was written is put back and the error goes on."""
+    done: list[tuple[FileEdit, str | None, int]] = []
+    try:
+        for edit in planned:
+            text = read_text(edit.path)
+            done.append((edit, text, edit.mode if text is None else _mode(edit.path)))
+            write(edit)
+    except BaseException:
+        for edit, text, mode in reversed(done):
+            if text is None:
+                edit.path.unlink(missing_ok=True)
+                remove_dirs(edit.made_dirs)
+            elif read_text(edit.path) != text:
+                write_bytes(edit.path, text.encode(), mode)
+        raise
 
 
 def original_text(edit: FileEdit, text: str) -> str | None:
@@ -151,10 +177,12 @@ def undo(edit: FileEdit) -> bool:
 def remove_dirs(folders: Iterable[str]) -> None:
     """Remove those folders (given outermost first) that are empty."""
     for folder in reversed(list(folders)):
-        try:
+        with suppress(OSError):
             os.rmdir(folder)
-        except OSError:
-            return
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _splice(old: str, new: str) -> Splice:

@@ -1,0 +1,163 @@
+"""``gt-plugins schedule``: a sweep now and then, for sessions whose hook was lost.
+
+Where systemd runs user timers it is one of those; elsewhere the crontab line is printed, and nobody's
+crontab is edited. The Gas Town plugin ``corpus-sweep`` is another way, which costs a dog's session each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ..errors import FinetuneError, UserError, in_file
+from ..settings import resource
+from ..town import edits
+from ..town.root import Town
+from . import pieces, record
+
+TIMER, PLUGIN = pieces.TIMER, pieces.PLUGIN
+SECONDS = 20.0
+
+
+def add_timer(town: Town, minutes: int, only_print: bool = False) -> list[str]:
+    """Set up the timer, or say what to put into a crontab. Raises UserError where nothing is installed."""
+    files = unit_files(town, minutes)
+    if only_print:
+        shown = [f"# {path}\n{text}" for path, text in files.items()]
+        return [*shown, f"# or, in a crontab:\n{crontab_line(town, minutes)}"]
+    _need_install(town)
+    if not systemd_works():
+        return [
+            "systemd runs no timers for this user here; add this line with `crontab -e`:",
+            crontab_line(town, minutes),
+        ]
+    known = record.load_town(town)
+    placed = [
+        record.place(TIMER, path, partial(pieces.whole, text), known.placed, pieces.nothing, mode=0o644)
+        for path, text in files.items()
+    ]
+    _place(town, known, placed)
+    name = unit_name(town) + ".timer"
+    for command in (["daemon-reload"], ["enable", "--now", name]):
+        said = _systemctl(*command)
+        if said:
+            remove(town)
+            raise FinetuneError(f"systemctl --user {' '.join(command)}: {said}; nothing was set up")
+    return [f"{name}: every {minutes} minutes (gt-plugins schedule --remove takes it back)"]
+
+
+def add_plugin(town: Town) -> list[str]:
+    """Copy the Gas Town plugin into ``<town>/plugins/corpus-sweep``."""
+    _need_install(town)
+    known, placed = record.load_town(town), []
+    for source in sorted((resource("hooks") / "plugins" / "corpus-sweep").iterdir()):
+        path = town.root / "plugins" / "corpus-sweep" / source.name
+        text = source.read_text(encoding="utf-8")
+        if edits.read_text(path) not in (None, text) and record.find(known.placed, path) is None:
+            raise UserError(in_file(path, "", "there already, and not ours", "move it away"))
+        mode = 0o755 if source.suffix == ".sh" else 0o644
+        placed.append(
+            record.place(PLUGIN, path, partial(pieces.whole, text), known.placed, pieces.nothing, mode=mode)
+        )
+    _place(town, known, placed)
+    return [
+        f"{placed[0].edit.path.parent}: written; gt offers it to a dog every hour",
+        "note: a dog is an agent session and costs tokens each time; the timer does not",
+    ]
+
+
+def remove(town: Town) -> list[str]:
+    """Take timer and plugin back, if they are there; returns what was done."""
+    known = record.load_town(town)
+    ours = [p for p in known.placed if p.kind in (TIMER, PLUGIN)]
+    if not ours:
+        return ["no schedule of ours in this town"]
+    stop(town, ours)
+    lines = [f"{pieces.take_back(p)}: {p.edit.path}" for p in reversed(ours)]
+    if any(p.kind == TIMER for p in ours) and systemd_works():
+        _systemctl("daemon-reload")
+    rest = tuple(p for p in known.placed if p not in ours)
+    edits.write(record.town_edit(town, replace(known, placed=rest)))
+    return lines
+
+
+def stop(town: Town, placed: Iterable[record.Placed]) -> None:
+    """Stop the timer, where ``placed`` has one and systemd is there."""
+    if any(p.kind == TIMER for p in placed) and systemd_works():
+        _systemctl("disable", "--now", unit_name(town) + ".timer")
+
+
+def unit_name(town: Town) -> str:
+    """One name per town: its folder's name and a hash of its path."""
+    mark = hashlib.sha256(str(town.root).encode()).hexdigest()[:8]
+    return f"gastown-finetune-sweep-{mark}"
+
+
+def unit_files(town: Town, minutes: int) -> dict[Path, str]:
+    """Path → text of the service and the timer."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    command = " ".join(_unit_quote(word) for word in _command(town))
+    what = f"gastown-finetune: capture what was not captured in {town.root}".replace("%", "%%")
+    name = unit_name(town)
+    return {
+        base / f"{name}.service": f"[Unit]\nDescription={what}\n\n"
+        f"[Service]\nType=oneshot\nNice=10\nExecStart={command}\n",
+        base / f"{name}.timer": f"[Unit]\nDescription={what}\n\n"
+        f"[Timer]\nOnBootSec=5min\nOnUnitActiveSec={minutes}min\n\n[Install]\nWantedBy=timers.target\n",
+    }
+
+
+def crontab_line(town: Town, minutes: int) -> str:
+    """The same for cron, which knows no step above an hour: longer ones are rounded to hours."""
+    when = f"*/{minutes} * * * *" if minutes < 60 else f"0 */{min(23, round(minutes / 60))} * * *"
+    return f"{when} {shlex.join(_command(town))} >/dev/null 2>&1".replace("%", "\\%")
+
+
+def systemd_works() -> bool:
+    """Whether this user has a running systemd of his own."""
+    return shutil.which("systemctl") is not None and _systemctl("show-environment") is None
+
+
+def _command(town: Town) -> list[str]:
+    return [str(Path(sys.executable).parent / "gt-corpus"), "sweep", "--town", str(town.root)]
+
+
+def _unit_quote(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def _systemctl(*args: str) -> str | None:
+    """None where it worked, else what it said."""
+    try:
+        done = subprocess.run(
+            ["systemctl", "--user", *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {SECONDS:g} s"
+    if done.returncode == 0:
+        return None
+    return " ".join(done.stderr.split())[:200] or f"exit code {done.returncode}"
+
+
+def _need_install(town: Town) -> None:
+    if not record.installed(town):
+        raise UserError(f"{town.root}: not installed here; run gt-plugins install first")
+
+
+def _place(town: Town, known: record.TownRecord, placed: list[record.Placed]) -> None:
+    changed = replace(known, placed=record.merged(placed, known.placed))
+    edits.write_all([record.town_edit(town, changed), *(p.edit for p in placed)])

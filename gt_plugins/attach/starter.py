@@ -1,0 +1,42 @@
+"""The commented ``settings/finetune.toml`` that ``gt-plugins init`` writes."""
+
+from __future__ import annotations
+
+from ..durable import write_text
+from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD
+from ..town.root import Town
+
+TEXT = f"""# gastown-finetune: settings of this town. A key that is commented out has the value shown.
+
+# [consent] is written by `gt-plugins install` and `gt corpus consent`: who allowed capturing, and when.
+
+[capture]
+# Rigs whose sessions are never captured.
+# exclude_rigs = []
+
+[scrub]
+# Words that never reach the corpus (code names, customers), and words that always may stay.
+# deny = []
+# allow = []
+
+[gate]
+# The lowest score, as a fraction, at which a model may be deployed.
+# threshold = {DEFAULT_THRESHOLD:.2f}
+
+[prime]
+# Most tokens of a deployed role's slim prime; 10,000 characters are the most in any case.
+# tokens = {DEFAULT_PRIME_TOKENS}
+
+[rollout]
+# Roles that run as the stock agent although a model is deployed for them (`gt model off ROLE`).
+# off = []
+"""
+
+
+def write_settings(town: Town) -> str:
+    """Write the file unless there is one; returns a line that says which it was."""
+    path = town.settings_file
+    if path.exists():
+        return f"{path}: there already; not changed"
+    write_text(path, TEXT)
+    return f"{path}: written"
