@@ -119,20 +119,23 @@ class Generation:
 
     async def reply(self, gone: Callable[[], Awaitable[bool]]) -> Reply:
         """The whole reply; stops when the client is gone. Raises ClientDisconnect then."""
+        asked = time.monotonic()
         while True:
             try:
                 item = await asyncio.wait_for(self._items.get(), _POLL_SECONDS)
             except TimeoutError:
-                if await gone():
-                    self.stop.set()
-                    raise ClientDisconnect from None
-                continue
+                item = ""
             if isinstance(item, Exception):
                 raise item
             if isinstance(item, Reply):
                 return item
             if item is None:
                 raise ApiError(500, "the endpoint is shutting down")
+            if time.monotonic() - asked >= _POLL_SECONDS:
+                asked = time.monotonic()
+                if await gone():
+                    self.stop.set()
+                    raise ClientDisconnect
 
     def _work(self) -> None:
         """On the engine's thread."""

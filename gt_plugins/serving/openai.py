@@ -32,8 +32,11 @@ def to_messages(body: Mapping[str, Any]) -> dict[str, Any]:
     }
     if system:
         out["system"] = "\n\n".join(system)
-    if body.get("tools"):
-        out["tools"] = [_tool(t) for t in body["tools"]]
+    tools = body.get("tools") or []
+    if not isinstance(tools, list):
+        raise ApiError(400, "tools: a list is needed")
+    if tools:
+        out["tools"] = [_tool(t) for t in tools]
     form = body.get("response_format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         named = form.get("json_schema")
@@ -60,8 +63,10 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     blocks: list[dict[str, Any]] = []
     if _text(message.get("content")):
         blocks.append({"type": "text", "text": _text(message.get("content"))})
-    for call in message.get("tool_calls") or ():
-        blocks.append(_use(call))
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise ApiError(400, "tool_calls: a list is needed")
+    blocks += [_use(call) for call in calls]
     return {"role": role, "content": blocks}
 
 

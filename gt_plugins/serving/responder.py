@@ -8,7 +8,7 @@ is checked once more against the role's fence. The scripted teacher of ``sim`` i
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -80,6 +80,22 @@ class StagedResponder(Responder, Protocol):
         """Pieces of the reply's first text as they come, at last the whole reply.
 
         One at a time. Once ``stopped`` says so it ends early, without a reply."""
+
+
+class ScriptResponder:
+    """Answers with the blocks that a function gives for a body: the teacher, tests."""
+
+    def __init__(self, name: str, script: Callable[[Body], Sequence[Block]]) -> None:
+        self.name = name
+        self._script = script
+
+    def respond(self, body: Body) -> Reply:
+        """See ``Responder.respond``; tool calls without an id get one."""
+        given = self._script(body)
+        blocks = tuple({"id": call_id(), **b} if b["type"] == "tool_use" else b for b in given)
+        calls = any(b["type"] == "tool_use" for b in blocks)
+        size = sum(len(str(b.get("text") or b.get("input") or "")) for b in blocks)
+        return Reply(blocks, "tool_use" if calls else "end_turn", 0, size // 4 + 1)
 
 
 class ModelResponder:
