@@ -206,13 +206,13 @@ class Renderer:
                 cut += was_cut
                 chat.append({"role": "user", "content": text})
                 continue
-            prompt = self._chat(chat, open_reply=True)
+            prompt = self.chat(chat, open_reply=True)
             segments.append(prompt[len(done) :])
             chat.append({"role": "assistant", "content": self.reply_text(message.blocks)})
-            whole = self._chat(chat, open_reply=False)
+            whole = self.chat(chat, open_reply=False)
             segments.append(self._reply_segment(whole, prompt))
             done = prompt + segments[-1]
-        tail = self._chat(chat, open_reply=True)
+        tail = self.chat(chat, open_reply=True)
         segments.append(tail[len(done) :])
         return segments, cut
 
@@ -226,7 +226,8 @@ class Renderer:
                 return reply[: at + len(marker)]
         raise NonRetriableError("the chat template ends a reply with no token that the tokenizer knows")
 
-    def _chat(self, chat: list[dict[str, str]], open_reply: bool) -> str:
+    def chat(self, chat: list[dict[str, str]], open_reply: bool) -> str:
+        """Messages through the base's own template, ending where a reply begins if ``open_reply``."""
         return self._template.render(
             messages=chat, add_generation_prompt=open_reply, bos_token="", eos_token=self.end_tokens[0]
         )
