@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..settings import load_settings
 from ..town.roles import Identity
@@ -35,6 +35,7 @@ SPOOL_PATIENCE = 24 * 3600.0
 WAIT_FOR_OTHER = 600.0
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 class Scrubs(Protocol):
@@ -104,6 +105,16 @@ def source_hash(session: Session) -> str:
     """Hash of a session as read, before anything is scrubbed or added."""
     text = json.dumps(session.to_json(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _asked(reader: Callable[[Path], T], path: Path) -> T:
+    """What a reader says of a path; a reader that fails counts as a file that cannot be read."""
+    try:
+        return reader(path)
+    except OSError:
+        raise
+    except Exception as error:  # a reader may be a third party's; its message may quote the text
+        raise OSError(errno.EIO, f"its reader failed ({type(error).__name__})", str(path)) from None
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,7 @@ class _Sweep:
         self, source: TranscriptSource, folder: Path, found: dict[str, tuple[TranscriptSource, Path]]
     ) -> None:
         try:
-            for path in source.find(folder):
+            for path in _asked(lambda place: list(source.find(place)), folder):
                 found.setdefault(str(path), (source, path))
         except OSError as error:
             self._trouble(Path(error.filename or folder), error)
@@ -299,14 +310,14 @@ class _Sweep:
 
     def _changed(self, source: TranscriptSource, path: Path, key: str, state: Seen, hint: Hint) -> None:
         """A new or changed file: judge it by its head, and only then read it."""
-        head = source.head(path)
+        head = _asked(source.head, path)
         verdict = self._judge(head, hint)
         mark = replace(state, session_id=head.session_id if head else "")
         if verdict != STORED:
             self._count(verdict, "")
             self.store.mark_file(key, replace(mark, verdict=verdict))
             return
-        ready, verdict = self._ready(source.sessions(path), head, hint)
+        ready, verdict = self._ready(_asked(source.sessions, path), head, hint)
         added: Counter[str] = Counter()
         with self.store.transaction():
             for item in ready:
