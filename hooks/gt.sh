@@ -40,6 +40,19 @@ leave_path() {
     export PATH
 }
 
+# Give the real gt, for the agents it starts, what a tuned session's wrapper put aside of the environment.
+give_back() {
+    for name in ANTHROPIC_AUTH_TOKEN CLAUDE_CODE_USE_BEDROCK CLAUDE_CODE_USE_VERTEX CLAUDE_CODE_USE_FOUNDRY; do
+        eval "held=\${GT_FT_HELD_$name:-}"
+        # shellcheck disable=SC2154  # eval sets it
+        if [ -n "$held" ]; then
+            eval "$name=\$held"
+            export "${name?}"
+            unset "GT_FT_HELD_$name"
+        fi
+    done
+}
+
 # Replace this process by the real gt.
 pass() {
     if [ -n "$looping" ] || ! { [ -f "$real" ] && [ -x "$real" ]; }; then
@@ -56,11 +69,14 @@ pass() {
             ;;
         esac
     fi
+    give_back
     exec "$real" "$@"
 }
 
-# Whether the session's role has a tuned model in its town, told without starting Python.
+# Whether the session's role has a tuned model in its town, told without starting Python. A session in which
+# the stock agent stands in for a tuned one (GT_FINETUNE_STOCK) wants the stock prime.
 deployed() {
+    [ -z "${GT_FINETUNE_STOCK:-}" ] || return 1
     dir=$PWD top=''
     while case $dir in /*) true ;; *) false ;; esac do
         [ -f "$dir/mayor/town.json" ] && top=$dir
@@ -87,7 +103,7 @@ deployed() {
         ;;
     esac
     for town in "$top" "${GT_TOWN_ROOT:-}" "${GT_ROOT:-}"; do
-        [ -n "$town" ] && [ -e "$town/.finetune/$role/claude" ] && return 0
+        [ -n "$town" ] && [ -e "$town/.finetune/$role/role.json" ] && return 0
     done
     return 1
 }

@@ -188,6 +188,7 @@ def test_doctor_looks_at_deployed_roles_and_their_endpoint(town: Town):
 
     role = town.own_dir(town.finetune_dir / "deacon")
     script(role / "claude", "exit 0").chmod(0o700)
+    (role / "role.json").write_text("{}")
     (role / "fence.toml").write_text("")
     (role / "settings.json").write_text("{}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gt_plugins.rollout.client_settings import HELD, HELD_PREFIX
 from gt_plugins.settings import resource
 from gt_plugins.town.root import Town
 
@@ -102,7 +103,7 @@ def test_sling_goes_to_our_python(bench: Bench):
 
 def deploy(town: Town, role: str) -> None:
     (town.finetune_dir / role).mkdir(parents=True)
-    (town.finetune_dir / role / "claude").write_text("")
+    (town.finetune_dir / role / "role.json").write_text("{}")
 
 
 PLACES = [
@@ -137,6 +138,25 @@ def test_prime_starts_python_for_a_deployed_role_alone(
         )
     elsewhere = bench.gt("prime", cwd=bench.home, GT_ROLE=gt_role, GT_TOWN_ROOT=str(town.root))
     assert elsewhere.stdout.startswith(f"{bench.python}:")
+
+
+def test_a_stock_agent_in_place_of_a_tuned_one_gets_the_stock_prime(bench: Bench, town: Town):
+    deploy(town, "deacon")
+    done = bench.gt("prime", cwd=town.root / "deacon", GT_FINETUNE_STOCK="1")
+    assert done.stdout == f"{bench.real}: <prime>\n"
+
+
+def test_what_a_tuned_session_holds_back_is_given_to_the_real_gt_alone(bench: Bench):
+    held = {f"{HELD_PREFIX}{name}": f"value of {name} $x '\"" for name in HELD}
+    names = [n for name in HELD for n in (name, HELD_PREFIX + name)]
+    body = "; ".join(f'echo "{name}=${{{name}-unset}}"' for name in names)
+    script(bench.real, body)
+    given = dict.fromkeys(HELD, "")
+    lines = bench.gt("witness", "start", **held, **given).stdout.splitlines()
+    for name in HELD:
+        assert f"{name}=value of {name} $x '\"" in lines and f"{HELD_PREFIX}{name}=unset" in lines
+    lines = bench.gt("version", ANTHROPIC_AUTH_TOKEN="own").stdout.splitlines()
+    assert "ANTHROPIC_AUTH_TOKEN=own" in lines and "CLAUDE_CODE_USE_VERTEX=unset" in lines
 
 
 def test_prime_outside_a_town_or_role_is_the_real_one(bench: Bench, town: Town):

@@ -202,9 +202,9 @@ def _beads(town: Town) -> Iterator[Check]:
 
 def _roles(town: Town) -> Iterator[Check]:
     """Deployed roles: their files, and whether their endpoint answers."""
-    for folder in sorted(town.finetune_dir.glob("*/claude")):
-        role = folder.parent
-        missing = [n for n in ("settings.json", "fence.toml") if not (role / n).is_file()]
+    for file in sorted(town.finetune_dir.glob("*/role.json")):
+        role = file.parent
+        missing = [n for n in ("claude", "settings.json", "fence.toml") if not (role / n).is_file()]
         if missing:
             yield Check(
                 f"role {role.name}", "fail", f"{role}: {', '.join(missing)} not there", _redeploy(role)
