@@ -68,7 +68,15 @@ def deployed_role(
     rigs = entry.get("rigs") or ([entry["rig"]] if entry.get("rig") else [])
     if rigs and identity.rig not in rigs:
         return None
-    return Deployed(identity.role, folder, prime_tokens(entry, settings), _rules(folder, identity.role))
+    return Deployed(identity.role, folder, prime_tokens(entry, settings), role_rules(folder, identity.role))
+
+
+def would_be(town: Town, identity: Identity) -> Deployed:
+    """What holds for a role as deployed, and what would hold where it is not."""
+    folder = town.finetune_dir / identity.role
+    entry = _role_file(folder / "role.json") or {}
+    rules = role_rules(folder, identity.role)
+    return Deployed(identity.role, folder, prime_tokens(entry, _settings(town)), rules)
 
 
 def prime_tokens(entry: Mapping[str, Any], settings: Settings) -> int:
@@ -107,9 +115,10 @@ def _settings(town: Town) -> Settings:
         return Settings(path=town.settings_file, prime_tokens=DEFAULT_PRIME_TOKENS)
 
 
-def _rules(folder: Path, role: str) -> str:
+def role_rules(folder: Path | None, role: str) -> str:
     """The rules that were deployed with the version, else those shipped for the role."""
-    for path in (folder / "rules.md", Path(__file__).parent.parent / "roles" / role / "rules.md"):
+    shipped = Path(__file__).parent.parent / "roles" / role / "rules.md"
+    for path in (folder / "rules.md", shipped) if folder else (shipped,):
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):

@@ -1,0 +1,47 @@
+"""What the ``gt`` shim hands to Python: ``python -m gt_plugins.cli.gt prime …`` and ``… sling …``.
+
+Everything else is the real gt's, and so is whatever goes wrong here before the real one has run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..errors import FinetuneError
+
+
+def run(argv: Sequence[str]) -> int:
+    """``gt ARGV``: the exit code, or this process becomes the real gt."""
+    if argv[:1] == ["prime"]:
+        from ..prime.command import main as prime
+
+        return prime(argv[1:])
+    if argv[:1] == ["sling"]:
+        from .sling import main as sling
+
+        return sling(argv[1:])
+    from ..prime.command import exec_real
+
+    exec_real(argv)
+
+
+def main() -> None:
+    """Entry point. Raises SystemExit with the exit code."""
+    try:
+        code = run(sys.argv[1:])
+    except FinetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except OSError as error:
+        print(f"error: {error.filename or 'gt'}: {error.strerror or error}", file=sys.stderr)
+        code = 1
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

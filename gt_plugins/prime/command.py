@@ -1,0 +1,275 @@
+"""``gt prime``: the stock one, or for a deployed role the slim one made of it.
+
+The real ``gt prime`` always runs, for what it does besides printing: it records the session, takes the
+identity's lock, creates the patrol. While it runs (a second or more) our own modules and plugins load, so
+that slimming adds almost nothing. Whatever fails on our side, the session gets its prime: the original, cut
+by whole sections to what the client takes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
+
+from .budget import Deployed, deployed_role, session_identity, session_town
+
+if TYPE_CHECKING:
+    from .sections import Section
+    from .slim import SlimPrime
+
+T = TypeVar("T")
+Offer = Callable[[str], "list[Section]"]
+"""From a stock prime to one plugin's sections for it."""
+MAX_CHARS = 10_000
+HELD = "GT_FT_HELD_"
+_MAX_BYTES = 8 * 1024 * 1024
+_OURS = {"--hook", "--explain"}
+_LIVE_WORDS = (
+    "GAS TOWN",
+    "Hooked Work",
+    "ATTACHED",
+    "AUTONOMOUS",
+    "Patrol",
+    "Handoff from",
+    "HANDOFF COMPLETE",
+    "Checkpoint",
+    "<system-reminder>",
+    "STARTUP PROTOCOL",
+    "Directives",
+    "ESCALATIONS",
+    "PAUSED",
+    "CURRENT STEP",
+)
+
+
+def main(args: Sequence[str]) -> int:
+    """``gt prime ARGS``. Returns the exit code, or replaces this process by the real gt."""
+    full = "--full" in args
+    rest = [a for a in args if a != "--full"]
+    deployed = None if full or not set(rest) <= _OURS else _deployed_here()
+    if deployed is None:
+        exec_real(["prime", *rest])
+    return slim_prime(deployed, rest)
+
+
+def _deployed_here() -> tuple[Deployed, Path] | None:
+    """This session's deployment and town; None for everything that is to stay as gt has it."""
+    try:
+        cwd = working_folder()
+        town = session_town(os.environ, cwd)
+        identity = session_identity(os.environ, cwd, town) if town else None
+        found = deployed_role(town, identity) if town and identity else None
+    except Exception as error:
+        _say(f"{type(error).__name__}: {error}; the stock prime follows")
+        return None
+    return (found, town.root) if found and town else None
+
+
+def working_folder() -> Path:
+    """The working folder by the name the shell has for it, as gt takes it, where that name is true."""
+    here, named = os.getcwd(), os.environ.get("PWD", "")
+    try:
+        return Path(named if os.path.isabs(named) and os.path.samefile(named, here) else here)
+    except OSError:
+        return Path(here)
+
+
+def exec_real(args: Sequence[str]) -> NoReturn:
+    """Become the real gt with these arguments. Raises UserError where there is none."""
+    from ..town.gt import real_gt
+
+    path = str(real_gt(None))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(path, [path, *args], real_environ())
+
+
+def real_environ() -> dict[str, str]:
+    """The environment for the real gt: what a tuned session's wrapper put aside stands where it stood.
+
+    gt hands some of it on to the agents it starts, and those are not ours."""
+    held = {k[len(HELD) :]: v for k, v in os.environ.items() if k.startswith(HELD)}
+    return {**{k: v for k, v in os.environ.items() if not k.startswith(HELD)}, **held}
+
+
+def slim_prime(here: tuple[Deployed, Path], args: Sequence[str]) -> int:
+    """Run the real prime and print the slim one; its exit code, and its output as it is where it fails."""
+    from ..town.gt import real_gt
+
+    deployed, town = here
+    real = _Real([str(real_gt(None)), "prime", *(a for a in args if a != "--explain")])
+    nobody: list[Offer] = []
+    extra = guarded("plugins", lambda: offered_sections(deployed, town), nobody)
+    code, raw, warning = real.finish()
+    out = raw.decode("utf-8", "replace")
+    if code != 0 or not out.strip():
+        _print(raw)
+        return code
+    prime = guarded("slimming", lambda: _make(deployed, out, warning, extra), None)
+    if prime is None:
+        _print(cut_prime(out).encode())
+        return 0
+    _print(f"{prime.text}\n".encode("utf-8", "replace"))
+    if "--explain" in args:
+        print(prime.explain(), file=sys.stderr if "--hook" in args else sys.stdout)
+    return 0
+
+
+def _make(deployed: Deployed, out: str, warning: str, extra: Sequence[Offer]) -> SlimPrime:
+    from .slim import slim
+
+    offered = [section for offer in extra for section in offer(out)]
+    text = f"{warning}\n\n{out}" if warning else out
+    return slim(text, deployed.role, tokens=deployed.tokens, rules=deployed.rules, extra=offered)
+
+
+def offered_sections(deployed: Deployed, town: Path | None) -> list[Offer]:
+    """One function per third-party plugin: its sections for a stock prime. :func:`slim` itself has ours."""
+    from ..plugins import plugin_manager
+    from . import sections, slim  # noqa: F401  loaded while the real gt runs
+
+    found: list[Offer] = []
+    for impl in reversed(plugin_manager().hook.gt_prime_sections.get_hookimpls()):
+        if impl.plugin is not sections and not (impl.hookwrapper or impl.wrapper):
+            found.append(_offer(impl.plugin_name, impl.function, impl.argnames, deployed, town))
+    return found
+
+
+def _offer(
+    name: str,
+    call: Callable[..., object],
+    wants: Sequence[str],
+    deployed: Deployed,
+    town: Path | None,
+) -> Offer:
+    """A plugin's sections, none where it fails."""
+    from .sections import PrimeContext
+
+    def offer(prime: str) -> list[Section]:
+        ctx = PrimeContext(deployed.role, prime, deployed.rules, deployed.tokens, town, Path.cwd())
+        nothing: list[Section] = []
+        return guarded(name, lambda: _checked(call(*(ctx for _ in wants))), nothing)
+
+    return offer
+
+
+def _checked(offered: object) -> list[Section]:
+    from .sections import Section
+
+    if offered is None:
+        return []
+    if not isinstance(offered, list | tuple):
+        raise TypeError(f"gt_prime_sections returned {type(offered).__name__}, not a list of sections")
+    for section in offered:
+        if not isinstance(section, Section) or not all(isinstance(u, str) for u in section.units):
+            raise TypeError(f"{type(section).__name__} is no gt_plugins.prime.sections.Section of text")
+    return list(offered)
+
+
+def cut_prime(text: str, limit: int = MAX_CHARS) -> str:
+    """A prime cut to ``limit`` characters by whole sections, with a line that says so.
+
+    Sections with live facts are kept first; what is kept stays in its order."""
+    if len(text) <= limit:
+        return text
+    blocks = _sections(text)
+    note = "[gt prime, cut: {} of {} sections ({} characters) left out; `gt prime --full` prints all]\n"
+    room = limit - len(note) - 20
+    order = sorted(range(len(blocks)), key=lambda i: not any(w in blocks[i] for w in _LIVE_WORDS))
+    kept: set[int] = set()
+    for index in order:
+        if len(blocks[index]) <= room:
+            kept.add(index)
+            room -= len(blocks[index])
+    body = "".join(blocks[i] for i in sorted(kept)) or _whole_lines(blocks[0], room)
+    told = note.format(len(blocks) - len(kept), len(blocks), len(text) - len(body))
+    return told + body
+
+
+def _whole_lines(text: str, room: int) -> str:
+    """The first lines of a text that is one section; of a single line its beginning."""
+    return text[: text.rfind("\n", 0, room) + 1] or text[:room]
+
+
+def _sections(text: str) -> list[str]:
+    """A text in pieces that each begin with a heading, the metadata line or a reminder."""
+    pieces: list[str] = []
+    fenced = False
+    for line in text.splitlines(keepends=True):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        opens = line.startswith(("#", "<system-reminder>", "**STARTUP", "GAS TOWN", "[GAS TOWN]"))
+        if (opens and not fenced) or not pieces:
+            pieces.append(line)
+        else:
+            pieces[-1] += line
+    return pieces
+
+
+@dataclass
+class _Real:
+    """The real gt at work: its stdout kept, its stderr passed on as it comes and searched for a warning."""
+
+    command: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=real_environ()
+        )
+        self.out, self.err = bytearray(), bytearray()
+        assert self.process.stdout is not None and self.process.stderr is not None
+        self.readers = [
+            threading.Thread(target=_drain, args=(self.process.stdout, self.out, None), daemon=True),
+            threading.Thread(target=_drain, args=(self.process.stderr, self.err, 2), daemon=True),
+        ]
+        for reader in self.readers:
+            reader.start()
+
+    def finish(self) -> tuple[int, bytes, str]:
+        """Exit code (128 + n for a signal), stdout, and the database warning if there was one.
+
+        A child that gt left behind may hold the pipes open: a second after gt's end we go on."""
+        try:
+            code = self.process.wait()
+        except BaseException:
+            self.process.kill()
+            raise
+        for reader in self.readers:
+            reader.join(timeout=1.0)
+        errors = bytes(self.err).decode("utf-8", "replace")
+        start = errors.find("## ⚠️  DATABASE ERROR")
+        warning = errors[start:].split("\n\n", 1)[0] if start >= 0 else ""
+        return (code if code >= 0 else 128 - code), bytes(self.out), warning
+
+
+def _drain(pipe: IO[bytes], kept: bytearray, passed_to: int | None) -> None:
+    """Read a pipe to its end; what is over 8 MiB is read and let go, so that the child never waits for us."""
+    while chunk := os.read(pipe.fileno(), 65536):
+        if len(kept) < _MAX_BYTES:
+            kept += chunk
+        if passed_to is not None:
+            os.write(passed_to, chunk)
+
+
+def guarded(what: str, call: Callable[[], T], otherwise: T) -> T:
+    """What ``call`` gives, or ``otherwise`` and one line on stderr where it raises."""
+    try:
+        return call()
+    except Exception as error:
+        _say(f"{what}: {type(error).__name__}: {error}".replace("\n", " ")[:300])
+        return otherwise
+
+
+def _say(message: str) -> None:
+    print(f"gt prime: {message}", file=sys.stderr)
+
+
+def _print(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
