@@ -44,7 +44,8 @@ def build(plugins: bool = True) -> typer.Typer:
 def is_ours(app: typer.Typer, argv: list[str]) -> bool:
     """Whether the command line names a command of ours, so that no plugin needs to be loaded for it."""
     ours = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
-    ours |= {group.name for group in app.registered_groups if group.name}
+    groups = [group.typer_instance for group in app.registered_groups]
+    ours |= {str(group.info.name) for group in groups if group is not None}
     return bool(argv) and argv[0] in ours
 
 

@@ -123,7 +123,7 @@ def _entry(version: Version, state: State) -> dict[str, Any]:
 
     def where(table: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
         return [
-            {"town": town, "role": role, "rig": d.rig or None, "at": d.at, "by": d.by, "forced": d.forced}
+            {"town": town, "role": role, "rigs": list(d.rigs), "at": d.at, "by": d.by, "forced": d.forced}
             for (town, role), d in table.items()
             if (d.model, d.version) == key
         ]

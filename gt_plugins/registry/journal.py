@@ -53,11 +53,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a role of a town was given; ``rig`` is empty for the whole town."""
+    """What a role of a town was given; ``rigs`` is empty for the whole town."""
 
     model: str
     version: str
-    rig: str = ""
+    rigs: tuple[str, ...] = ()
     at: str = ""
     by: str = ""
     forced: bool = False
@@ -226,7 +226,7 @@ def _deployment(event: dict[str, Any]) -> Deployed:
     return Deployed(
         _text(event, "model"),
         _text(event, "version"),
-        str(event.get("rig") or ""),
+        tuple(str(rig) for rig in event.get("rigs") or ()),
         str(event.get("at") or ""),
         str(event.get("by") or ""),
         event.get("forced") is True,
@@ -245,8 +245,6 @@ def _deployed(state: State, event: dict[str, Any]) -> None:
 
 def _rolled_back(state: State, event: dict[str, Any]) -> None:
     stack = state.stacks.setdefault((_text(event, "town"), _text(event, "role")), [])
-    if stack:
-        stack.pop()
     if not event.get("to_model"):
         stack.clear()
         return

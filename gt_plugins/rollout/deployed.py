@@ -45,6 +45,8 @@ class Deployment:
     client: str = ""
     """The real client as found at deploy."""
     at: str = ""
+    base: str = ""
+    """The version's base: ``tiny`` or a folder."""
 
     @property
     def ref(self) -> str:

@@ -259,6 +259,10 @@ def stock_agent(town: Town, role: str, rig: str | None) -> tuple[dict[str, Any],
         name = (before[0].get("previous_role_agent") if before else None) or "claude"
     else:
         name = found.agent
+    for other in town.rigs() if role not in TOWN_LEVEL and not rig else ():
+        there = resolve_role_agent(town, role, other).agent
+        if there not in (found.agent, alias_for(role)):
+            notes.append(f"in rig {other} the stock agent is {there}; while ours is off or dead, {name} runs")
     entry: Any = None
     for path in (rig_settings_file(town, rig) if rig else None, town.gt_settings_file):
         if path is not None and path.exists() and entry is None:

@@ -105,7 +105,7 @@ elif [ ! -f "$ft_here/role.json" ]; then ft_reason='rolled back'
 elif ! healthy; then ft_reason='the endpoint does not answer'
 elif ! fresh && ! "$ft_python" -m gt_plugins.rollout.refresh "$ft_town" @ROLE@ "$ft_rig" >/dev/null 2>&1; then
     ft_reason='its settings could not be made'
-elif ! ft_system=$(cat "$ft_here/system.txt"); then ft_reason='its system prompt is gone'
+elif ! ft_system=$(cat "$ft_here/system.txt" 2>/dev/null); then ft_reason='its system prompt is gone'
 fi
 [ -z "$ft_reason" ] || stock "$@"
 note tuned
@@ -114,13 +114,13 @@ unset GT_FINETUNE_STOCK
 # gt's arguments without those that ours stand in for; the last one, the prompt, is never looked at.
 ft_left=$#
 while [ "$ft_left" -gt 0 ]; do
-    ft_word=$1 ft_left=$((left - 1))
+    ft_word=$1 ft_left=$((ft_left - 1))
     shift
     if [ "$ft_left" -gt 0 ]; then
         case $ft_word in
         @REPLACED@)
             shift
-            ft_left=$((left - 1))
+            ft_left=$((ft_left - 1))
             continue
             ;;
         @ASSIGNED@) continue ;;
