@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,23 +151,3 @@ def call_reply(command: str, text: str = "") -> Reply:
     call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": command}}
     blocks = ({"type": "text", "text": text}, call) if text else (call,)
     return Reply(blocks, "tool_use", 7, 3)
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The application on a loopback port, in a thread; gives its URL."""
-    import uvicorn
-
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(10)

@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from serving_helpers import BASH, Scripted, Slow, call_reply, request, served, text_reply
+from serving_helpers import BASH, Scripted, Slow, call_reply, request, text_reply
 
 from gt_plugins.errors import FinetuneError, RetriableError, UserError
 from gt_plugins.serving.app import make_app
 from gt_plugins.serving.client import EndpointClient
+from gt_plugins.serving.local import served_locally
 from gt_plugins.serving.responder import Reply
 
 TOKEN = "a-token-of-sixteen"
@@ -32,7 +33,7 @@ def scripted() -> Scripted:
 
 @pytest.fixture
 def url(scripted: Scripted) -> Iterator[str]:
-    with served(make_app(scripted, TOKEN, NAMES, max_body=20_000)) as address:
+    with served_locally(make_app(scripted, TOKEN, NAMES, max_body=20_000)) as address:
         yield address
 
 
@@ -75,7 +76,7 @@ def test_the_events_of_a_streamed_reply(client: EndpointClient) -> None:
 
 def test_text_arrives_while_it_is_written() -> None:
     slow = Slow(words=20, pause=0.03)
-    with served(make_app(slow, TOKEN)) as url, EndpointClient(url, TOKEN) as client:
+    with served_locally(make_app(slow, TOKEN)) as url, EndpointClient(url, TOKEN) as client:
         arrived: list[int] = []
         texts: list[str] = []
         for event in client.stream(request()):
@@ -176,7 +177,7 @@ def test_failures_behind_the_endpoint(
         raise error
 
     caplog.set_level(logging.DEBUG)
-    with served(make_app(Scripted(fail), TOKEN)) as url:
+    with served_locally(make_app(Scripted(fail), TOKEN)) as url:
         answer = post(url, request())
         assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
         with EndpointClient(url, TOKEN) as client, pytest.raises(FinetuneError):
@@ -200,7 +201,7 @@ def test_one_at_a_time_and_a_bounded_queue() -> None:
         return text_reply("ok")
 
     statuses: list[int] = []
-    with served(make_app(Scripted(script), TOKEN, waiting=2)) as url:
+    with served_locally(make_app(Scripted(script), TOKEN, waiting=2)) as url:
         threads = [
             threading.Thread(target=lambda: statuses.append(post(url, request()).status_code))
             for _ in range(6)
@@ -223,7 +224,7 @@ def test_one_at_a_time_and_a_bounded_queue() -> None:
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_client_that_goes_away_stops_the_work(streaming: bool) -> None:
     slow = Slow(words=500, pause=0.02)
-    with served(make_app(slow, TOKEN)) as url:
+    with served_locally(make_app(slow, TOKEN)) as url:
         http = httpx.Client(base_url=url, trust_env=False, timeout=0.4)
         headers = {"Authorization": f"Bearer {TOKEN}"}
         body = request(stream=streaming)
@@ -253,7 +254,7 @@ def test_shutting_down_ends_what_runs() -> None:
             except FinetuneError as error:
                 ended.append(str(error))
 
-    with served(make_app(slow, TOKEN)) as url:
+    with served_locally(make_app(slow, TOKEN)) as url:
         thread = threading.Thread(target=ask, args=(url,))
         thread.start()
         assert slow.running.wait(5)
@@ -281,7 +282,7 @@ def test_the_log_tells_how_much_and_never_what(
 def test_counting_and_models(client: EndpointClient) -> None:
     assert client.models() == list(NAMES)
     assert client.count_tokens({"model": "gt-ft-deacon", "messages": request()["messages"]}) > 0
-    with served(make_app(Slow(1, 0), TOKEN)) as url, EndpointClient(url, TOKEN) as other:
+    with served_locally(make_app(Slow(1, 0), TOKEN)) as url, EndpointClient(url, TOKEN) as other:
         assert other.count_tokens(request()) == 3
 
 

@@ -75,6 +75,8 @@ def plan(
     beside it is served in that role's place and with its token, which is how deploy tries one out.
 
     Raises UserError for contradictions, unknown names and an address that is not allowed."""
+    if role is not None:
+        check_role(role)
     place = _town_of(role, town)
     deployed = read_deployment(place, role) if place is not None and role is not None else None
     if model is None and deployed is None:
