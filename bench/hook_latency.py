@@ -78,6 +78,7 @@ def main() -> int:
             idle(root)
     report("python -c pass", bare)
     p95 = report("gt-hook session-end", hooked)
+    print(f"{statistics.median(hooked) / statistics.median(bare):.2f} times a bare Python, in the middle")
     print(f"budget {BUDGET_MS:.0f} ms: {'kept' if p95 < BUDGET_MS else 'EXCEEDED'}")
     return 0 if p95 < BUDGET_MS else 1
 

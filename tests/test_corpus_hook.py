@@ -169,6 +169,30 @@ def test_other_words(town: Town) -> None:
     assert done.returncode == 2 and b"usage" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "quick", "allowed"),
+    [
+        ('[consent]\ngranted = true\nby = "Ann"\n', True, True),
+        ('[gate]\nthreshold = 0.5\n\n[consent]\nby = "Ann"\ngranted = true\n', True, True),
+        ("[consent]\ngranted = false\n", False, False),
+        ("[consent]\n[other]\ngranted = true\n", False, False),
+        ("consent.granted = true\n", False, True),
+        ("consent = { granted = true }\n", False, True),
+        ('[consent]\nby = """\ngranted = true\n"""\n', False, False),
+        ('[consent]\ngranted = "true"\n', False, False),
+        ('[consent]\ngranted = true\n[capture]\nexclude_rigs = ["demo"]\n', False, True),
+        ('[consent]\ngranted = true\n[capture]\nexclude_rigs = ["deacon"]\n', False, False),
+        ("", False, False),
+    ],
+)
+def test_reading_the_settings_quickly_changes_nothing(
+    town: Town, text: str, quick: bool, allowed: bool
+) -> None:
+    town.settings_file.write_text(text)
+    assert capture.plainly_granted(text.encode()) is quick
+    assert capture.may_capture(str(town.root), str(town.root / "deacon")) is allowed
+
+
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" > {out}/args; pwd > {out}/cwd; nice > {out}/nice; ls -l /proc/$$/fd > {out}/fds 2>/dev/null
 sleep 1; echo outlived > {out}/end

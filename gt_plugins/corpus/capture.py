@@ -103,6 +103,8 @@ def may_capture(root: str, cwd: str) -> bool:
         return False
     if b"granted" not in text:
         return False
+    if plainly_granted(text):
+        return True
     import tomllib
 
     settings = tomllib.loads(text.decode("utf-8"))
@@ -113,6 +115,22 @@ def may_capture(root: str, cwd: str) -> bool:
             rig = os.path.relpath(base, folder).split(os.sep)[0]
             return rig not in settings.get("capture", {}).get("exclude_rigs", [])
     return True
+
+
+def plainly_granted(text: bytes) -> bool:
+    """True where the settings say so in the form in which we write them, and exclude no rig.
+
+    Importing tomllib takes 7 ms; whatever is not as plain as this is left to it. The worker reads the
+    settings properly before it captures anything."""
+    if any(mark in text for mark in (b"exclude_rigs", b'"""', b"'''")):
+        return False
+    table = b""
+    for line in text.splitlines():
+        if line.startswith(b"["):
+            table = line.rstrip()
+        elif table == b"[consent]" and line.rstrip() == b"granted = true":
+            return True
+    return False
 
 
 def enqueue(root: str, payload: dict) -> str:
