@@ -104,7 +104,7 @@ def test_a_good_job_meets_its_states_and_its_bead_is_closed(town: Town, job: Job
     bd = FakeBd()
     with life(town, job, bd) as it:
         it.transition("corpus_validating")
-        it.transition("ready", metadata={"dataset_hash": "ab12"})
+        it.transition("ready", metadata={"dataset_hash": "ab12cd34ef56ab78", "base": "/home/ann/models/qwen"})
         it.transition("training")
         with it.during("syncing"):
             assert it.state == "syncing"
@@ -128,8 +128,8 @@ def test_a_good_job_meets_its_states_and_its_bead_is_closed(town: Town, job: Job
     (bead,) = bd.beads.values()
     assert bead["status"] == "closed" and bead["reason"] == "completed: 40 steps, loss 0.12"
     assert bead["title"] == "Fine-tune deacon on tiny"
-    assert bead["metadata"]["ft_job"] == job.id and bead["metadata"]["ft_dataset_hash"] == "ab12"
-    assert bead["metadata"]["ft_base"] == "tiny", "a folder of the operator's is no news for a bead"
+    assert bead["metadata"]["ft_job"] == job.id and bead["metadata"]["ft_dataset_hash"] == "ab12cd34ef56ab78"
+    assert bead["metadata"]["ft_base"] == "qwen", "a folder of the operator's is no news for a bead"
     assert bead["metadata"]["ft_loss"] == 0.12 and bead["metadata"]["ft_state"] == DONE
     assert set(STATES) <= set(bd.statuses)
     told = progress(job)

@@ -301,9 +301,11 @@ class JobLifecycle:
             bd.merge_custom_statuses(STATES)
             self._merged = True
         state, reason = record["state"], record.get("reason", "")
-        metadata = {"ft_state": state} | {f"ft_{k}": v for k, v in record.get("metadata", {}).items()}
+        metadata = {"ft_state": state}
+        for key, value in record.get("metadata", {}).items():
+            metadata[f"ft_{key}"] = _PATH.sub(r"\1", value) if isinstance(value, str) else value
         if reason:
-            metadata["ft_reason"] = reason
+            reason = metadata["ft_reason"] = public_text(reason)
         bead = self._bead or self._new_bead(bd)
         try:
             if state == DONE:
@@ -410,14 +412,16 @@ def public_reason(error: BaseException) -> str:
     Beads are in the town's history and may be pushed, so paths shrink to their last part, and whatever looks
     like a credential, an address or an opaque token goes.
     """
-    text = _one_line(str(error))
-    text = _URL_USER.sub(r"\1", text)
-    text = _PATH.sub(r"\1", text)
-    text = _EMAIL.sub("[email]", text)
-    text = _NAMED.sub(r"\1 [redacted]", text)
-    text = _KEY.sub("[redacted]", text)
-    text = _OPAQUE.sub("[redacted]", text)
+    text = public_text(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def public_text(text: str) -> str:
+    """One line of text as a bead may carry it."""
+    text = _URL_USER.sub(r"\1", _one_line(text))
+    text = _EMAIL.sub("[email]", _PATH.sub(r"\1", text))
+    text = _KEY.sub("[redacted]", _NAMED.sub(r"\1 [redacted]", text))
+    return _OPAQUE.sub("[redacted]", text)
 
 
 def _one_line(text: str, limit: int = 200) -> str:
