@@ -12,7 +12,7 @@ example's prefix are those of the live request at that point, whatever the token
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -272,9 +272,10 @@ class Renderer:
         pieces = [self.encode(s) for s in segments]
         return _View(segments, pieces, [i for piece in pieces for i in piece], first, cut)
 
-    def rows(self, conversation: Conversation, budget: Budget) -> list[Row]:
+    def rows(self, conversation: Conversation, budget: Budget, silent: Collection[int] = ()) -> list[Row]:
         """Training examples: one for each stretch of the conversation that shares a window, with loss on
-        each assistant reply once. A conversation that fits the budget is one row."""
+        each assistant reply once, but for the messages in ``silent``. A conversation that fits the budget
+        is one row; a row without a supervised token is none."""
         rows: list[Row] = []
         messages = conversation.messages
         replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
@@ -288,11 +289,18 @@ class Renderer:
             ):
                 last += 1
             upto = conversation.upto(replies[last] + 1)
-            rows.append(self._row(upto, first, replies[taught], budget))
+            rows.append(self._row(upto, first, replies[taught], budget, silent))
             taught = last + 1
-        return rows
+        return [row for row in rows if row.spans]
 
-    def _row(self, conversation: Conversation, first: int, teach_from: int, budget: Budget) -> Row:
+    def _row(
+        self,
+        conversation: Conversation,
+        first: int,
+        teach_from: int,
+        budget: Budget,
+        silent: Collection[int],
+    ) -> Row:
         view = self._view(conversation, first, budget.result)
         ids: list[int] = []
         spans = []
@@ -304,7 +312,7 @@ class Renderer:
         for index, piece in enumerate(view.pieces[:-1]):
             start = len(ids)
             ids.extend(piece)
-            if index % 2 == 1 and shown[index // 2] >= teach_from:
+            if index % 2 == 1 and shown[index // 2] >= teach_from and shown[index // 2] not in silent:
                 spans.append((start, len(ids)))
         return Row(tuple(ids), tuple(spans), first, len(conversation.messages), view.cut)
 

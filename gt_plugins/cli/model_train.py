@@ -1,0 +1,166 @@
+"""``gt model train`` and ``gt model base build``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from .common import JsonOption, ModelsOption, TownOption, new_app, print_json
+
+if TYPE_CHECKING:
+    from ..training.pretrain import Progress as PretrainProgress
+    from ..training.run import Outcome
+
+
+def register(app: typer.Typer) -> None:
+    """Mount these commands."""
+    app.command("train")(train)
+    base = new_app("base", "The tiny base: pre-trained from scratch, from a seed.")
+    base.command("build")(base_build)
+    base.callback()(lambda: None)
+    app.add_typer(base, name="base")
+
+
+def train(
+    role: Annotated[str, typer.Argument(help="deacon, boot, witness, polecat or crew.")],
+    base: Annotated[str, typer.Option("--base", help="tiny, or a local Hugging Face folder.")] = "tiny",
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", help="A dataset folder; built from the corpus if left out.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A recipe in TOML.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Name of the model (gt-ft-ROLE).")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the role's last job.")] = False,
+    epochs: Annotated[float | None, typer.Option("--epochs")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Learning rate.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the adapter.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens")] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    quantize: Annotated[str | None, typer.Option("--quantize", help="none or nf4.")] = None,
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
+    shuffle_labels: Annotated[
+        bool, typer.Option("--shuffle-labels", help="A control: decisions dealt out anew.")
+    ] = False,
+    town: TownOption = None,
+    models: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune an adapter for a role and register it as the model's next version."""
+    from ..settings import models_home
+    from ..town.roles import check_role
+    from ..town.root import find_town
+    from ..training.recipe import load_recipe
+
+    check_role(role)
+    place = find_town(town)
+    given = {
+        "epochs": epochs,
+        "rate": rate,
+        "rank": rank,
+        "batch_tokens": batch_tokens,
+        "seed": seed,
+        "quantize": quantize,
+    }
+    recipe = load_recipe(base, config, **given)
+    _quiet()
+    from ..training.run import Request
+
+    folder = dataset.absolute() if dataset else _built(place, role, base, resume)
+    request = Request(
+        place, models_home(models), role, base, folder, recipe, model, resume, shuffle_labels, threads=threads
+    )
+    outcome = run_with_progress(request, as_json)
+    if as_json:
+        print_json(outcome_json(outcome))
+
+
+def _built(place: Any, role: str, base: str, resume: bool) -> Path:
+    """The dataset that stands for ``the corpus as it is``: built anew, or the one that a job began with."""
+    from ..corpus.assemble import build_dataset
+
+    folder = place.own_dir(place.corpus_dir) / "datasets" / role
+    if not (resume and (folder / "card.json").is_file()):
+        made = build_dataset(place, role, folder, base)
+        if not made.train:
+            raise UserError(f"the corpus has no example of {role} to train on; see `gt corpus stats`")
+    return Path(folder)
+
+
+def _quiet() -> None:
+    """Keep libraries from writing over the live display, and from asking any hub."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def run_with_progress(request: Any, quiet: bool = False) -> Outcome:
+    """Train with a live line of loss and speed on stderr; says where the version stands."""
+    from ..training.run import train as run
+    from .progress import TrainingLine, note
+
+    with TrainingLine(enabled=not quiet) as line:
+        outcome = run(request, note, line)
+    if not quiet:
+        trained = outcome.trained
+        if outcome.version is None:
+            note(f"stopped at step {trained.steps}; go on with `gt model train {request.role} --resume`")
+        else:
+            note(
+                f"{outcome.version.ref}: {trained.steps} steps, {trained.tokens} tokens in "
+                f"{trained.seconds:.0f} s, loss {trained.last_loss:.3f}"
+            )
+    return outcome
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """A run for ``--json``."""
+    trained = outcome.trained
+    return {
+        "version": outcome.version.ref if outcome.version else None,
+        "job": outcome.job.id,
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "seconds": round(trained.seconds, 2),
+        "loss": trained.last_loss,
+        "skipped_steps": trained.skipped,
+        "resumable": trained.stopped,
+        "device": trained.device,
+    }
+
+
+def base_build(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    documents: Annotated[int | None, typer.Option("--documents", help="Generated documents.")] = None,
+    passes: Annotated[float | None, typer.Option("--passes", help="Passes over them.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens")] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    device: Annotated[str, typer.Option("--device", help="cuda, cpu or mps; the best there is.")] = "",
+    workers: Annotated[int, typer.Option("--workers", help="Processes that make text (0: all cores).")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Pre-train the tiny base from scratch on generated text. Takes minutes on a GPU."""
+    from dataclasses import replace
+
+    from ..training.adapter import pick_device
+    from ..training.pretrain import PretrainPlan, pretrain
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty; choose a new folder")
+    _quiet()
+    given = {"documents": documents, "passes": passes, "batch_tokens": batch_tokens, "seed": seed}
+    plan = replace(PretrainPlan(), **{k: v for k, v in given.items() if v is not None})
+    from .progress import Stages
+
+    with Stages(enabled=not as_json) as stages:
+
+        def told(p: PretrainProgress) -> None:
+            stages.update(p.stage, p.done, p.total, "" if p.loss != p.loss else f"loss {p.loss:.3f}")
+
+        card = pretrain(plan, out, device or pick_device(), workers or os.cpu_count() or 1, told)
+    print_json(card) if as_json else print(
+        f"{out}: {card['tokens_seen']} tokens, loss {card['final_loss']:.3f}"
+    )

@@ -1,0 +1,182 @@
+"""Sessions of the teacher written in the client's own transcript format, for where there is no client.
+
+One file per session under ``<projects>/<folder name>/<session id>.jsonl``, with its ``session_start`` event
+in the town's ``.events.jsonl``, as the real client and the real ``gt prime --hook`` leave them. Some reports
+carry planted secrets and personal data, which the demo expects to find scrubbed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ..town.root import Town
+from .reports import role_report
+from .situations import Situation, situations, stream
+from .teacher import patrol_steps
+from .town_text import command_output, start_prompt, stock_prime
+
+CLIENT_VERSION = "2.1.197"
+TEACHER_MODEL = "sim-teacher-1"
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A session that was written: its file, its id, what was planted in it, what it decided."""
+
+    path: Path
+    session_id: str
+    situations: tuple[Situation, ...]
+    planted: tuple[str, ...]
+
+
+def plant(rng: random.Random) -> tuple[str, str]:
+    """A line as it slips into real logs, and the secret or personal datum in it."""
+    token = "".join(rng.choice(_LETTERS) for _ in range(36))
+    who = rng.choice(("mara.lindqvist", "tobias.okafor", "ines.vargas"))
+    kind = rng.randrange(5)
+    if kind == 0:
+        key = "AKIA" + "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
+        return f"export AWS_ACCESS_KEY_ID={key}", key
+    if kind == 1:
+        return f"remote: https://ci:{token[:24]}@git.example.net/demo.git", token[:24]
+    if kind == 2:
+        mail = f"{who}@corp-mail.net"
+        return f"last commit by {mail}", mail
+    if kind == 3:
+        return f"Authorization: Bearer {token}", token
+    return f"DATABASE_PASSWORD={token[:20]}", token[:20]
+
+
+class _Transcript:
+    """Lines of one session in the client's format, each the child of the one before."""
+
+    def __init__(self, session_id: str, cwd: str, started: datetime, rng: random.Random) -> None:
+        self.session_id, self.cwd, self.at, self.rng = session_id, cwd, started, rng
+        self.parent: str | None = None
+        self.lines: list[dict[str, Any]] = []
+
+    def _id(self) -> str:
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+
+    def add(self, kind: str, **fields: Any) -> str:
+        """One line; returns its uuid."""
+        self.at += timedelta(milliseconds=self.rng.randrange(80, 900))
+        line = {
+            "parentUuid": self.parent,
+            "isSidechain": False,
+            "userType": "external",
+            "cwd": self.cwd,
+            "sessionId": self.session_id,
+            "version": CLIENT_VERSION,
+            "type": kind,
+            "uuid": self._id(),
+            "timestamp": self.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            **fields,
+        }
+        self.lines.append(line)
+        self.parent = line["uuid"]
+        return str(line["uuid"])
+
+    def assistant(self, blocks: Sequence[dict[str, Any]]) -> None:
+        """One reply: a line for every block, all with the same message id and usage."""
+        message_id = f"msg_{self.rng.getrandbits(64):016x}"
+        stop = "tool_use" if blocks[-1]["type"] == "tool_use" else "end_turn"
+        for block in blocks:
+            self.add(
+                "assistant",
+                message={
+                    "id": message_id,
+                    "type": "message",
+                    "role": "assistant",
+                    "model": TEACHER_MODEL,
+                    "content": [block],
+                    "stop_reason": stop,
+                    "stop_sequence": None,
+                    "usage": {"input_tokens": 1, "output_tokens": 1},
+                },
+            )
+
+
+def write_session(
+    town: Town,
+    projects: Path,
+    role: str,
+    found: Sequence[Situation],
+    rng: random.Random,
+    started: datetime,
+    secrets: bool = False,
+) -> Written:
+    """One patrol of ``role`` over ``found`` as a transcript file and a ``session_start`` event."""
+    session_id = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    cwd = town.root / {"boot": "deacon/dogs/boot", "witness": "demo/witness"}.get(role, role)
+    reports, planted = [], []
+    for situation in found:
+        text = role_report(role, situation, "common", rng)
+        if secrets and rng.random() < 0.3:
+            line, secret = plant(rng)
+            text, planted = f"{text}\n{line}", [*planted, secret]
+        reports.append(text)
+    script = _Transcript(session_id, str(cwd), started, rng)
+    script.add(
+        "attachment",
+        attachment={
+            "type": "hook_success",
+            "hookName": "SessionStart:startup",
+            "hookEvent": "SessionStart",
+            "content": stock_prime(role, session_id, rng),
+        },
+    )
+    prompt = start_prompt(role, script.at.isoformat())
+    script.add("user", message={"role": "user", "content": prompt})
+    for step in patrol_steps(role, found):
+        _play(script, step.text, step.command, reports, rng)
+    folder = projects / str(cwd).replace("/", "-").replace("_", "-").replace(".", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{session_id}.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in script.lines))
+    _event(town, role, session_id, cwd, started)
+    return Written(path, session_id, tuple(found), tuple(planted))
+
+
+def _play(script: _Transcript, text: str, command: str, reports: list[str], rng: random.Random) -> None:
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    call = f"toolu_{rng.getrandbits(64):016x}"
+    if command:
+        blocks.append({"type": "tool_use", "id": call, "name": "Bash", "input": {"command": command}})
+    script.assistant(blocks)
+    if command:
+        output, failed = command_output(command, reports, rng)
+        result = {"type": "tool_result", "tool_use_id": call, "content": output, "is_error": failed}
+        script.add("user", message={"role": "user", "content": [result]})
+
+
+def _event(town: Town, role: str, session_id: str, cwd: Path, at: datetime) -> None:
+    actor = {"witness": "demo/witness", "boot": "deacon/boot"}.get(role, role)
+    payload = {"session_id": session_id, "role": actor, "cwd": str(cwd), "topic": "patrol"}
+    stamp = at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    event = {"ts": stamp, "source": "gt", "type": "session_start", "actor": actor, "payload": payload}
+    with town.events_file.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(event) + "\n")
+
+
+def write_sessions(
+    town: Town, projects: Path, role: str, decisions: int, *, seed: str = "training", per_patrol: int = 4
+) -> list[Written]:
+    """Sessions with ``decisions`` decisions in all, from a stream that no held-out case comes from."""
+    rng = stream(role, "sessions", seed)
+    found = situations(role, decisions, rng)
+    began = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
+    written = []
+    for start in range(0, decisions, per_patrol):
+        part = found[start : start + per_patrol]
+        began += timedelta(minutes=5)
+        written.append(write_session(town, projects, role, part, rng, began, secrets=start % 40 == 0))
+    return written
