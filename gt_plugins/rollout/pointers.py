@@ -141,7 +141,7 @@ def _document(path: Path) -> dict[str, Any]:
     """gt's settings as they stand. Raises UserError naming file, line or key where they are broken."""
     document = read_json(path) if path.exists() else {}
     for key in ("agents", "role_agents"):
-        if not isinstance(document.get(key) or {}, dict):
+        if not isinstance(document.get(key, {}), dict):
             raise UserError(in_file(path, key, "not a JSON object", "mend or remove it"))
     return document
 
@@ -194,7 +194,7 @@ def _scratch(
 ) -> Iterator[Town]:
     """A town of nothing but the settings that decide about agents, with the pointer in place.
 
-    Only names and commands are copied: an agent's environment may hold a token.
+    Only names and commands are copied: an agent's environment and arguments may hold a token.
     """
     with tempfile.TemporaryDirectory(prefix="gt-ft-") as folder:
         root = Path(folder)
@@ -206,7 +206,8 @@ def _scratch(
                     slim = _without_values(_tolerant(source / file))
                     (target / file).write_text(json.dumps(slim), encoding="utf-8")
         scratch = Town(root)
-        set_agent_entry(scratch, alias_for(role), entry, role=role, rig=rig)
+        slim = {key: entry[key] for key in ("provider", "command")}
+        set_agent_entry(scratch, alias_for(role), slim, role=role, rig=rig)
         yield scratch
 
 
