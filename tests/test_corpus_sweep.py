@@ -260,7 +260,7 @@ def test_what_cannot_be_scrubbed_is_not_stored(town: Town, projects: Path) -> No
     patrol(town.root / "deacon", OTHER).write(projects / "p")
     report = capture(consented(town))
     assert (report.captured, report.skipped) == (1, {"unscrubbable": 1})
-    assert SESSION in report.problems[0] and "POISON" not in report.problems[0]
+    assert report.problems == (f"{projects}/p/{SESSION}.jsonl: a session could not be scrubbed",)
     assert b"POISON" not in raw_bytes(town.corpus_dir)
     assert capture(town).skipped == {"unscrubbable": 1}
 
@@ -324,6 +324,29 @@ def test_a_broken_reader_does_not_stop_the_others(town: Town, projects: Path) ->
         if other.head is not claude.head or other.find is broken:
             assert report.skipped == {"unreadable": 1}
             assert "ZeroDivisionError" in report.problems[0] and "PLANT" not in report.problems[0]
+
+
+def test_secrets_in_the_place_of_names(town: Town, projects: Path) -> None:
+    script = Transcript(town.root / "deacon", session="PLANT-session", model="PLANT-model")
+    script.line(type="PLANT-type", version="PLANT-version", note="PLANT-note")
+    script.hook("PLANT-hook", "text")
+    script.prompt("go", uuid="PLANT-uuid", gitBranch="PLANT-branch", slug="PLANT-slug")
+    script.call("PLANT-call", "ls", "PLANT-message")
+    script.prompt("sub", isSidechain=True, agentId="PLANT-agent")
+    script.write(projects / "p", "PLANT-file")
+    foreign = Transcript(town.root.parent, session="PLANT-foreign")
+    foreign.prompt("x")
+    foreign.write(projects / "q")
+    report = capture(consented(town))
+    assert report.captured == 2
+    assert b"PLANT" not in raw_bytes(town.corpus_dir)
+    with Store(town) as store:
+        for found in store.sessions():
+            assert "PLANT" not in json.dumps([found.session.to_json(), dict(found.redactions)])
+    assert capture(town).unchanged == 1
+    script.say("more")
+    script.write(projects / "p", "PLANT-file")
+    assert capture(town).captured == 0, "the same rows again"
 
 
 # The spool ------------------------------------------------------------------------------------------

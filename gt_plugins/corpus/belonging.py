@@ -16,6 +16,7 @@ from ..town.roles import Identity, identity_from_cwd, parse_gt_role
 from ..town.root import Town
 from ..transcripts.model import Session
 from .beads import Work, beads_of, work_by_agent
+from .store import key_of
 
 FROM_EVENTS, FROM_ENV, FROM_CWD, UNKNOWN = 3, 2, 1, 0
 STORED = "stored"
@@ -67,9 +68,14 @@ class Belonging:
                 return found, rank
         return by_cwd, FROM_CWD if by_cwd is not None else UNKNOWN
 
-    def surer(self, session_id: str, hint: Hint, rank: int) -> bool:
+    @cached_property
+    def event_keys(self) -> set[str]:
+        """``key_of`` each session id in the events."""
+        return {key_of(session_id) for session_id in self.identities}
+
+    def surer(self, session_key: str, hint: Hint, rank: int) -> bool:
         """Whether more is known now of a session whose identity was stored with ``rank``."""
-        if session_id in self.identities:
+        if session_key in self.event_keys:
             return rank < FROM_EVENTS
         return bool(hint.gt_role) and rank < FROM_ENV
 

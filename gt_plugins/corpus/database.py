@@ -33,7 +33,7 @@ MIGRATIONS = (
         source_hash TEXT NOT NULL, PRIMARY KEY (session_id, file)) WITHOUT ROWID;
     CREATE TABLE files (
         file TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-        verdict TEXT NOT NULL, session_id TEXT NOT NULL) WITHOUT ROWID;
+        verdict TEXT NOT NULL, session_key TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE documents (
         n INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL, corpus_type TEXT NOT NULL,
         role TEXT NOT NULL, rig TEXT NOT NULL, session_id TEXT NOT NULL, bead_id TEXT NOT NULL,

@@ -7,6 +7,7 @@ known by a hash of their path, so that names of folders outside the town are not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import zlib
@@ -69,7 +70,8 @@ class Seen:
     inode: int
     verdict: str
     """``stored``, or why not: ``foreign``, ``excluded``, ``unscrubbable``, ``empty``, ``purged``."""
-    session_id: str = ""
+    session_key: str = ""
+    """``key_of`` its session id, which of a foreign file nobody has scrubbed."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Added:
 def now() -> str:
     """The present moment, RFC 3339 in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def key_of(name: str) -> str:
+    """A path or id as the corpus may know it without telling it."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def utc(text: str) -> str:
@@ -282,9 +289,9 @@ class Store:
         raise UserError(f"{ref!r}: {problem}; `gt corpus search` and `gt corpus stats` show what there is")
 
     def weak_identities(self) -> dict[str, int]:
-        """Session id → identity rank, of those whose role is not known for sure (rank below 3)."""
+        """Key of session id → identity rank, of those whose role is not known for sure (below 3)."""
         rows = self._rows("SELECT id, identity_rank FROM sessions WHERE identity_rank < 3")
-        return {row["id"]: row["identity_rank"] for row in rows}
+        return {key_of(row["id"]): row["identity_rank"] for row in rows}
 
     def set_outcome(self, session_id: str, outcome: str) -> None:
         """Record what became of the session's work (merged, closed, abandoned …)."""
@@ -315,11 +322,12 @@ class Store:
                 row = self._row("SELECT * FROM sessions WHERE id = ?", session_id)
                 if row is not None:
                     self._unindex(2 * row["n"], session_text(_session(row)))
-                for table in ("contributions", "labels", "dataset_sessions", "files"):
+                for table in ("contributions", "labels", "dataset_sessions"):
                     self._run(f"DELETE FROM {table} WHERE session_id = ?", session_id)
                 for document in self._rows("SELECT * FROM documents WHERE session_id = ?", session_id):
                     self._delete_document(document)
                 deleted += self._run("DELETE FROM sessions WHERE id = ?", session_id)
+                self._run("DELETE FROM files WHERE session_key = ?", key_of(session_id))
                 self._run("INSERT OR REPLACE INTO purged VALUES (?, ?)", session_id, now())
         return deleted
 
@@ -331,13 +339,11 @@ class Store:
 
     def seen_files(self) -> dict[str, Seen]:
         """Hash of path → how the file was when it was last looked at."""
-        rows = self._rows("SELECT * FROM files")
-        return {
-            r["file"]: Seen(r["size"], r["mtime_ns"], r["inode"], r["verdict"], r["session_id"]) for r in rows
-        }
+        rows = self._rows("SELECT file, size, mtime_ns, inode, verdict, session_key FROM files")
+        return {row[0]: Seen(*row[1:]) for row in (tuple(r) for r in rows)}
 
     def mark_file(self, file: str, seen: Seen) -> None:
-        values = (file, seen.size, seen.mtime_ns, seen.inode, seen.verdict, seen.session_id)
+        values = (file, seen.size, seen.mtime_ns, seen.inode, seen.verdict, seen.session_key)
         self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", *values)
 
     def forget_file(self, file: str) -> None:

@@ -28,11 +28,14 @@ from ..transcripts.sources import Head, TranscriptSource, transcript_sources
 from . import consent as consents
 from .belonging import STORED, Belonging, Hint
 from .lock import sweep_lock
-from .store import Seen, Store
+from .names import scrub_names
+from .store import Seen, Store, key_of
 
 SPOOL_PATIENCE = 24 * 3600.0
 """Seconds for which a spool entry waits for a transcript that is not there or cannot be read."""
 WAIT_FOR_OTHER = 600.0
+MARKS = 256
+"""Files that are not ours are noted so many at a time."""
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -43,6 +46,8 @@ class Scrubs(Protocol):
 
     @property
     def policy(self) -> Any: ...
+
+    def text(self, text: str) -> tuple[str, Counter[str]]: ...
 
     def session(self, session: Session) -> tuple[Session, Counter[str]]: ...
 
@@ -98,7 +103,7 @@ def sweep(
 
 def file_key(path: Path | str) -> str:
     """The name under which the corpus knows a file; it does not tell the path."""
-    return hashlib.sha256(os.path.realpath(path).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return key_of(os.path.realpath(path))
 
 
 def source_hash(session: Session) -> str:
@@ -150,6 +155,7 @@ class _Sweep:
         self.problems: list[str] = []
         self.handled: set[str] = set()
         self.again: set[str] = set()
+        self.marks: dict[str, Seen] = {}
         self._scrubber = scrubber
 
     def open(self, store: Store) -> None:
@@ -197,6 +203,7 @@ class _Sweep:
                 self.handled.add(entry.name)
                 if self._spool_entry(entry):
                     entry.unlink(missing_ok=True)
+        self._write_marks()
 
     def _spool_entry(self, entry: Path) -> bool:
         """Deal with one entry; False where it must wait for a later sweep."""
@@ -245,6 +252,7 @@ class _Sweep:
         for source, path in found.values():
             if self.again and file_key(path) in self.again:
                 self._file(source, path, Hint())
+        self._write_marks()
         if self.progress is not None:
             self.progress(len(found), len(found))
 
@@ -271,7 +279,7 @@ class _Sweep:
             key = file_key(path)
             state = Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
             seen = self.seen.get(key)
-            unchanged = seen is not None and replace(seen, verdict="", session_id="") == state
+            unchanged = seen is not None and replace(seen, verdict="", session_key="") == state
             if seen is not None and unchanged and not self._look_again(seen, hint):
                 self._count(seen.verdict, "unchanged")
                 return True
@@ -299,33 +307,44 @@ class _Sweep:
         kind, _, detail = seen.verdict.partition(":")
         match kind:
             case "foreign":
-                return seen.session_id in self.belonging.identities
+                return seen.session_key in self.belonging.event_keys
             case "excluded":
                 return detail not in self.belonging.exclude_rigs
             case "unscrubbable":
                 return bool(detail != self.scrubber.policy.version)
-            case "stored" if seen.session_id in self.weak:
-                return self.belonging.surer(seen.session_id, hint, self.weak[seen.session_id])
+            case "stored" if seen.session_key in self.weak:
+                return self.belonging.surer(seen.session_key, hint, self.weak[seen.session_key])
         return False
 
     def _changed(self, source: TranscriptSource, path: Path, key: str, state: Seen, hint: Hint) -> None:
         """A new or changed file: judge it by its head, and only then read it."""
         head = _asked(source.head, path)
         verdict = self._judge(head, hint)
-        mark = replace(state, session_id=head.session_id if head else "")
+        mark = replace(state, session_key=key_of(head.session_id) if head else "")
         if verdict != STORED:
             self._count(verdict, "")
-            self.store.mark_file(key, replace(mark, verdict=verdict))
+            self._mark_later(key, replace(mark, verdict=verdict))
             return
-        ready, verdict = self._ready(_asked(source.sessions, path), head, hint)
-        added: Counter[str] = Counter()
+        ready, verdict = self._ready(_asked(source.sessions, path), path, head, hint)
         with self.store.transaction():
-            for item in ready:
-                added[self._add(item, key)] += 1
+            added = [self._add(item, key) for item in ready]
             self.store.mark_file(key, replace(mark, verdict=verdict))
-        self.counted.update(added)
-        for item in ready:
-            self.redactions.update(item.redactions)
+        for item, status in zip(ready, added, strict=True):
+            self.counted[status] += 1
+            self.notes.update(item.session.counts)
+            self.redactions.update(item.redactions if status != "unchanged" else {})
+
+    def _mark_later(self, key: str, seen: Seen) -> None:
+        """Note a file that is not ours, many in one transaction: a note that is lost costs one more look."""
+        self.marks[key] = seen
+        if len(self.marks) >= MARKS:
+            self._write_marks()
+
+    def _write_marks(self) -> None:
+        with self.store.transaction():
+            for key, seen in self.marks.items():
+                self.store.mark_file(key, seen)
+        self.marks.clear()
 
     def _judge(self, head: Head | None, hint: Hint) -> str:
         if head is None:
@@ -334,24 +353,28 @@ class _Sweep:
             return "purged"
         return self.belonging.judge(head.session_id, head.cwd or hint.cwd, hint)
 
-    def _ready(self, sessions: Sequence[Session], head: Head | None, hint: Hint) -> tuple[list[_Ready], str]:
+    def _ready(
+        self, sessions: Sequence[Session], path: Path, head: Head | None, hint: Hint
+    ) -> tuple[list[_Ready], str]:
         """The sessions of a file that may be stored, scrubbed; and the verdict on the file."""
         ready: list[_Ready] = []
         verdicts: list[str] = []
         for session in sessions:
-            self.notes.update(session.counts)
             if not session.turns:
+                self.notes.update({k: n for k, n in session.counts.items() if k.isidentifier()})
                 continue
             cwd = session.cwd or (head.cwd if head else "") or hint.cwd
-            main_id = session.parent or session.id
-            verdict = "purged" if {main_id, session.id} & self.purged else ""
-            verdict = verdict or self.belonging.judge(main_id, cwd, hint)
+            verdict = self.belonging.judge(session.parent or session.id, cwd, hint)
             if verdict == STORED:
-                item = self._scrubbed(session, main_id, cwd, hint)
-                if item is not None:
+                item = self._scrubbed(session, cwd, hint)
+                if item is None:
+                    self.problems.append(f"{path}: a session could not be scrubbed")
+                    verdict = f"unscrubbable:{self.scrubber.policy.version}"
+                elif {session.parent, session.id, item.session.parent, item.session.id} & self.purged:
+                    verdict = "purged"
+                else:
                     ready.append(item)
                     continue
-                verdict = f"unscrubbable:{self.scrubber.policy.version}"
             verdicts.append(verdict)
             self._count(verdict, "")
         if not ready and not verdicts:
@@ -360,9 +383,9 @@ class _Sweep:
         unscrubbable = [v for v in verdicts if v.startswith("unscrubbable")]
         return ready, (unscrubbable or ([STORED] if ready else verdicts))[0]
 
-    def _scrubbed(self, session: Session, main_id: str, cwd: str, hint: Hint) -> _Ready | None:
-        """A session with its identity, scrubbed; None, counted, where that fails: then it is not stored."""
-        identity, rank = self.belonging.identity(main_id, cwd, hint)
+    def _scrubbed(self, session: Session, cwd: str, hint: Hint) -> _Ready | None:
+        """A session with its identity, scrubbed; None where that fails: then it is not stored."""
+        identity, rank = self.belonging.identity(session.parent or session.id, cwd, hint)
         who = identity or Identity("")
         beads = self.belonging.beads(identity, session)
         known = replace(session, role=who.role, rig=who.rig or "", name=who.name or "", beads=beads)
@@ -370,8 +393,8 @@ class _Sweep:
         try:
             digest = source_hash(session)
             scrubbed, redactions = scrubber.session(known)
-        except Exception as error:  # a layer may be a third party's; its message may quote the text
-            self.problems.append(f"session {session.id}: could not be scrubbed ({type(error).__name__})")
+            scrubbed = scrub_names(scrubbed, lambda name: scrubber.text(name)[0])
+        except Exception:  # a layer may be a third party's; its message may quote the text
             return None
         return _Ready(scrubbed, digest, dict(redactions), rank)
 
