@@ -35,7 +35,7 @@ def make_source(folder: Path, value: float = 0.5, *, profile: bool = True) -> Pa
     write_safetensors(folder / "adapter/adapter_model.safetensors", {"lora_A": ("F32", (2, 3), data)})
     (folder / "adapter/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
     if profile:
-        (folder / "role").mkdir()
+        (folder / "role").mkdir(exist_ok=True)
         for name in ROLE_FILES:
             (folder / "role" / name).write_text(FENCE if name == "fence.toml" else f"# {name}\n")
     return folder

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import FinetuneError, GateRefused
+from .exits import fail, leave, print_json
+
+__all__ = ["JsonOption", "ModelsOption", "TownOption", "fail", "new_app", "print_json", "run"]
 
 TownOption = Annotated[
     Path | None, typer.Option("--town", help="The town's root folder.", show_default=False)
@@ -34,34 +33,5 @@ def new_app(name: str, help: str) -> typer.Typer:
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run an application; what a person can mend is one line on stderr and the exception's exit code.
-
-    Raises SystemExit always.
-    """
-    try:
-        app()
-    except GateRefused as error:
-        # A verdict is no error: its message stands alone on its line, word for word.
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except FinetuneError as error:
-        fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except OSError as error:
-        fail(f"{error.filename or 'operating system'}: {error.strerror or error}", 1)
-    raise SystemExit(0)
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Print ``error: message`` on stderr and leave with ``code``."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def print_json(value: Any) -> None:
-    """The one JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Run an application; see :func:`gt_plugins.cli.exits.leave`. Raises SystemExit always."""
+    leave(app)

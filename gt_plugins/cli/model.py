@@ -1,7 +1,8 @@
 """``gt model``: the commands of every room under one roof, each mounted by its own module.
 
-``gt model list`` must come up at once, so a module of ours imports nothing but typer and the standard
-library at its top, and third-party commands are looked for only when none of ours is meant.
+``gt model`` must come up quickly, so a module of ours imports nothing but typer and the standard library at
+its top, and third-party commands are looked for only when none of ours is meant. ``gt model list`` comes up
+without typer, too, which takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from typing import TYPE_CHECKING
 
-import typer
-
-from .common import new_app, run
+if TYPE_CHECKING:
+    import typer
 
 MODULES = (
     "model_registry",
@@ -29,6 +30,8 @@ HELP = "Role models: train, evaluate, deploy behind a gate, serve, roll back."
 
 def build(plugins: bool = True) -> typer.Typer:
     """The application; with ``plugins`` also what third parties add through ``gt_model_commands``."""
+    from .common import new_app
+
     app = new_app("model", HELP)
     for name in MODULES:
         full = f"{__package__}.{name}"
@@ -52,6 +55,15 @@ def is_ours(app: typer.Typer, argv: list[str]) -> bool:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``gt-model`` and, through the shim, of ``gt model``."""
     words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["list"]:
+        from .exits import leave
+        from .model_list import quick
+
+        call = quick(words[1:])
+        if call is not None:
+            leave(call)
+    from .common import run
+
     app = build(plugins=False)
     if not is_ours(app, words):
         app = build(plugins=True)

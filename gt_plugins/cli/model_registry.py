@@ -11,7 +11,6 @@ import typer
 from .common import JsonOption, ModelsOption, print_json
 
 if TYPE_CHECKING:
-    from ..registry.journal import State
     from ..registry.versions import Version
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL[:V]", help="MODEL, MODEL:v2 or MODEL@live.")]
@@ -41,108 +40,9 @@ def list_versions(
     as_json: JsonOption = False,
 ) -> None:
     """List every version: its role, its score, and where it is live."""
-    from ..registry.journal import fold
-    from ..registry.versions import all_versions, resolve
+    from .model_list import list_versions as listing
 
-    home = _home(models)
-    state = fold(home)
-    if model:
-        resolve(home, model, state=state)
-    chosen = [v for v in all_versions(home, state) if model in ("", v.model) and role in ("", v.role)]
-    if as_json:
-        print_json([_entry(v, state) for v in chosen])
-        return
-    _print_versions(home, chosen, state)
-
-
-def _print_versions(home: Path, chosen: list[Version], state: State) -> None:
-    import sys
-
-    from .tables import print_table
-
-    names = _standing(state)
-    rows = []
-    for version in chosen:
-        score = worst_score(state, version)
-        rows.append(
-            [
-                version.ref,
-                version.role,
-                "-" if score is None else two(score),
-                " ".join(names.get((version.model, version.version), [])) or "-",
-                version.created[:16].replace("T", " "),
-                version.base,
-            ]
-        )
-    if rows:
-        print_table(["VERSION", "ROLE", "SCORE", "STANDS AS", "CREATED", "BASE"], rows)
-    else:
-        print(f"no versions in {home}")
-    if state.problems:
-        print(f"{len(state.problems)} journal lines could not be used: gt model verify", file=sys.stderr)
-
-
-def two(score: float) -> str:
-    """A score with two decimals, rounded down: 0.899 is not 0.90."""
-    from ..evaluation.gate_text import floor2
-
-    return floor2(score)
-
-
-def worst_score(state: State, version: Version) -> float | None:
-    """The worst of the version's newest results per suite, as journaled; None where there is none.
-
-    Results that came through the endpoint go first: the others are shown only where there is no such one.
-    """
-    entries = state.evaluated.get((version.model, version.version), [])
-    served = [e for e in entries if e.served] or entries
-    newest = {entry.suite: entry.score for entry in served}
-    scores = [-math.inf if math.isnan(s) else s for s in newest.values()]
-    worst = min(scores, default=None)
-    return math.nan if worst == -math.inf else worst
-
-
-def _standing(state: State) -> dict[tuple[str, str], list[str]]:
-    """(model, version) → ``live:deacon``, ``previous:deacon``, ``@alias``."""
-    from os.path import basename
-
-    towns = {town for town, _ in state.stacks}
-    found: dict[tuple[str, str], list[str]] = {}
-    for word, table in (("live", state.live), ("previous", state.previous)):
-        for (town, role), entry in table.items():
-            where = f"@{basename(town)}" if len(towns) > 1 else ""
-            found.setdefault((entry.model, entry.version), []).append(f"{word}:{role}{where}")
-    for (model, name), version in state.aliases.items():
-        found.setdefault((model, version), []).append(f"@{name}")
-    return found
-
-
-def _entry(version: Version, state: State) -> dict[str, Any]:
-    """A version as one JSON object, from the journal alone."""
-    key = (version.model, version.version)
-
-    def where(table: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
-        return [
-            {"town": town, "role": role, "rigs": list(d.rigs), "at": d.at, "by": d.by, "forced": d.forced}
-            for (town, role), d in table.items()
-            if (d.model, d.version) == key
-        ]
-
-    score = worst_score(state, version)
-    return {
-        "model": version.model,
-        "version": version.version,
-        "role": version.role,
-        "base": version.base,
-        "created": version.created,
-        "path": str(version.path),
-        "bytes": version.bytes,
-        "score": None if score is None or math.isnan(score) else score,
-        "suites": {e.suite: e.score for e in state.evaluated.get(key, []) if not math.isnan(e.score)},
-        "aliases": [name for (model, name), v in state.aliases.items() if (model, v) == key],
-        "live": where(state.live),
-        "previous": where(state.previous),
-    }
+    listing(_home(models), model, role, as_json)
 
 
 def show(ref: ModelArgument, models: ModelsOption = None, as_json: JsonOption = False) -> None:
@@ -150,6 +50,7 @@ def show(ref: ModelArgument, models: ModelsOption = None, as_json: JsonOption = 
     from ..registry.evals import entry_problem
     from ..registry.journal import fold
     from ..registry.versions import resolve
+    from .model_list import entry
 
     home = _home(models)
     state = fold(home)
@@ -165,7 +66,7 @@ def show(ref: ModelArgument, models: ModelsOption = None, as_json: JsonOption = 
         }
         for e in state.evaluated.get((version.model, version.version), [])
     ]
-    document = _entry(version, state) | {"results": results, "manifest": version.manifest}
+    document = entry(version, state) | {"results": results, "manifest": version.manifest}
     if as_json:
         print_json(document)
         return
@@ -174,6 +75,7 @@ def show(ref: ModelArgument, models: ModelsOption = None, as_json: JsonOption = 
 
 def _print_version(version: Version, document: dict[str, Any]) -> None:
     from ..registry.compare import flat
+    from .model_list import two
 
     print(f"{version.ref}  ({version.role}, base {version.base}, {version.created})")
     print(f"  in {version.path}, {version.bytes:,} bytes in {len(version.manifest.get('files', {}))} files")
@@ -201,6 +103,7 @@ def diff(
     """Compare two versions: what they were trained on, their files, and their answers case by case."""
     from ..registry.compare import compare
     from ..registry.versions import resolve
+    from .model_list import two
 
     home = _home(models)
     document = compare(home, resolve(home, first), resolve(home, second))

@@ -1,0 +1,46 @@
+"""From exceptions to exit codes, one line on stderr each; importable without typer, which is slow to load."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ..errors import FinetuneError, GateRefused
+
+
+def leave(call: Callable[[], object]) -> NoReturn:
+    """Call and end the process: what a person can mend is one line and the exception's exit code.
+
+    Raises SystemExit always.
+    """
+    try:
+        call()
+        sys.stdout.flush()
+    except GateRefused as error:
+        # A verdict is no error: its message stands alone on its line, word for word.
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except FinetuneError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:
+        fail(f"{error.filename or 'operating system'}: {error.strerror or error}", 1)
+    raise SystemExit(0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print ``error: message`` on stderr and leave with ``code``."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def print_json(value: Any) -> None:
+    """The one JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
