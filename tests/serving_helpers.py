@@ -151,3 +151,43 @@ def call_reply(command: str, text: str = "") -> Reply:
     call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": command}}
     blocks = ({"type": "text", "text": text}, call) if text else (call,)
     return Reply(blocks, "tool_use", 7, 3)
+
+
+def write_gguf(base: Path, path: Path) -> Path:
+    """The base above as an F32 GGUF file; q and k are permuted as llama.cpp wants them."""
+    import gguf
+    from safetensors.torch import load_file
+
+    config = json.loads((base / "config.json").read_text())
+    heads, width = config["num_attention_heads"], config["hidden_size"]
+    vocabulary = json.loads((base / "tokenizer.json").read_text())["model"]["vocab"]
+    tokens = [t for t, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+    tokens += [f"[unused{i}]" for i in range(len(tokens), config["vocab_size"])]
+    merges = json.loads((base / "tokenizer.json").read_text())["model"]["merges"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(width)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if t in SPECIALS else 1 for t in tokens])
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, tensor in load_file(str(base / "model.safetensors")).items():
+        value = tensor.float().numpy()
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            value = value.reshape(heads, 2, -1, width).swapaxes(1, 2).reshape(value.shape)
+        writer.add_tensor(names.get_name(name, (".weight",)), value.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

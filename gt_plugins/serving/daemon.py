@@ -119,14 +119,15 @@ def _wait(child: subprocess.Popen[bytes], state: Path, log: Path, begin: int, ti
         if child.poll() is not None:
             raise FinetuneError(f"the endpoint did not start: {_last_words(log, begin)}")
         found = read_state(state)
-        if found is not None and _answers(found):
+        if found is not None and answers(found):
             return found
         time.sleep(0.05)
     child.terminate()
     raise FinetuneError(f"the endpoint did not answer within {timeout:.0f} s; see {log}")
 
 
-def _answers(found: Running) -> bool:
+def answers(found: Running) -> bool:
+    """Whether the endpoint says that it is well."""
     with EndpointClient(found.url) as client:
         return client.health(timeout=2.0)
 

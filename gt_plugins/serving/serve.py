@@ -158,7 +158,8 @@ def background(plan: Plan) -> daemon.Running:
     """Serve in the background, and return once it answers. The same version at the same address is left as
     it is; another one of the same state file is ended first."""
     found = daemon.running(plan.state)
-    if found is not None and found.ref == plan.version.ref and plan.port in (0, urlsplit(found.url).port):
+    same = found is not None and found.ref == plan.version.ref
+    if found is not None and same and plan.port in (0, urlsplit(found.url).port) and daemon.answers(found):
         return found
     daemon.stop(plan.state)
     read_token(plan.token_file, make=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import NonRetriableError, in_file
 from . import EngineSource
-from .loop import common_prefix, decode
+from .loop import common_prefix, decode, threads_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class LlamaEngine:
         self.context = int(llama.n_ctx())
         self._vocabulary = int(llama.n_vocab())
         self._fed: list[int] = []
+        self._parameters = _parameters(llama)
 
     @classmethod
     def load(cls, source: EngineSource) -> LlamaEngine:
@@ -93,6 +94,7 @@ class LlamaEngine:
         import numpy as np
 
         self._room(tokens)
+        self._set_threads(len(tokens))
         self.llama.n_tokens = len(self._fed)  # eval() drops what lies behind
         self.llama.eval(tokens)
         self._fed += tokens
@@ -105,6 +107,7 @@ class LlamaEngine:
         import numpy as np
 
         self._room(tokens)
+        self._set_threads(len(tokens))
         rows = []
         for start in range(0, len(tokens), _BATCH):
             part = tokens[start : start + _BATCH]
@@ -116,9 +119,21 @@ class LlamaEngine:
         llama_cpp.llama_memory_seq_rm(memory, 0, len(self._fed), -1)
         return np.stack(rows)
 
+    def _set_threads(self, tokens: int) -> None:
+        import llama_cpp
+
+        threads = threads_for(tokens, self._parameters)
+        llama_cpp.llama_set_n_threads(self.llama.ctx, threads, threads)
+
     def _room(self, tokens: Sequence[int]) -> None:
         if len(self._fed) + len(tokens) > self.context:
             raise NonRetriableError(f"the context of {self.context} tokens is full")
+
+
+def _parameters(llama: Any) -> int:
+    import llama_cpp
+
+    return int(llama_cpp.llama_model_n_params(llama.model))
 
 
 def _decode_all(context: Any, tokens: Sequence[int], past: int) -> None:

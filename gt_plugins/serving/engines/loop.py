@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,3 +78,20 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
             break
         shared += 1
     return shared
+
+
+SMALL_MODEL = 100_000_000
+"""Parameters below which a model's steps are so short that threads wait longer than they work."""
+_FEW_TOKENS = 16
+
+
+def threads_for(tokens: int, parameters: int) -> int:
+    """Threads for a step of so many tokens: all cores for a large model, one for a small model's single
+    token, and for its prompt as many as the machine has idle. On a machine that its agents keep busy, two
+    threads that wait for each other several times a layer are slower than one by far."""
+    cores = os.cpu_count() or 1
+    if parameters >= SMALL_MODEL:
+        return cores
+    if tokens < _FEW_TOKENS:
+        return 1
+    return max(1, min(cores, cores + 1 - round(os.getloadavg()[0])))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import NonRetriableError, in_file
 from . import EngineSource
-from .loop import common_prefix, decode
+from .loop import common_prefix, decode, threads_for
 from .weights import merge_lora, require_safetensors
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class TransformersEngine:
         self.context = renderer.context
         self._cache: Any = None
         self._fed: list[int] = []
+        self._parameters = sum(p.numel() for p in model.parameters())
 
     @classmethod
     def load(cls, source: EngineSource) -> TransformersEngine:
@@ -97,6 +98,7 @@ class TransformersEngine:
         if len(self._fed) + len(tokens) > self.context:
             raise NonRetriableError(f"the context of {self.context} tokens is full")
         cache, self._cache = self._cache, None
+        torch.set_num_threads(threads_for(len(tokens), self._parameters))
         with torch.inference_mode():
             given = torch.tensor([tokens], device=self.model.device)
             out = self.model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -113,6 +115,7 @@ class TransformersEngine:
         scores = [float(lead[c[0]]) for c in continuations]
         if longest < 2:
             return scores
+        torch.set_num_threads(threads_for(len(continuations) * longest, self._parameters))
         padded = torch.tensor([[*c[:-1], *[0] * (longest - len(c))] for c in continuations])
         with torch.inference_mode():
             out = self.model(
