@@ -6,7 +6,6 @@ models stay unless ``purge``; what all towns of the user share stays until the l
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +13,14 @@ from pathlib import Path
 from ..errors import FinetuneError
 from ..town import edits
 from ..town.accounts import config_dirs
-from ..town.bd import Bd
+from ..town.bd import GT_STATUSES, Bd
 from ..town.root import Town
 from ..training.job import DONE, STATES, jobs, progress
 from . import pieces, record, schedule
 from .install import Report, drop_own_dir
+
+GT_STATUSES_SET = ".beads/.gt-statuses-configured"
+"""gt's own note, in a town, that its statuses are in beads."""
 
 
 def uninstall(town: Town, purge: bool = False) -> Report:
@@ -56,13 +58,10 @@ def _no_longer_needed(
 
 
 def _roll_back(town: Town) -> list[str]:
-    """Every deployed role back to what it was; a package without that room has deployed nothing."""
-    if importlib.util.find_spec("gt_plugins.rollout.deploy") is None:
-        return []
-    from ..rollout import deploy
+    """Every deployed role back to the stock agent."""
+    from ..rollout.deploy import rollback_all
 
-    result = deploy.rollback_all(town)
-    return [f"rolled back: {role}" for role in result or ()]
+    return [f"rolled back: {role}" for role in rollback_all(town, by="gt-plugins uninstall")]
 
 
 def _take_back(piece: record.Placed) -> str:
@@ -79,15 +78,25 @@ def _beads(town: Town, known: record.TownRecord) -> list[str]:
     bd = Bd(town.root)
     notes = _close_jobs(town, bd)
     try:
-        before = set(known.statuses or ())
-        ours = {s for s in STATES if s not in before}
         now = bd.custom_statuses()
-        left = [s for s in now if s.partition(":")[0] not in ours]
+        left = statuses_left(now, known.statuses, (town.root / GT_STATUSES_SET).exists())
         if left != now:
             bd.set_custom_statuses(left)
     except FinetuneError as error:
         notes.append(f"beads: statuses of training jobs not removed ({error})")
     return notes
+
+
+def statuses_left(now: Sequence[str], before: Sequence[str] | None, gt_set_its_own: bool) -> list[str]:
+    """Of beads' custom statuses those that stay: what was there before, and what others added since.
+
+    gt's own two came with ours where none were set; they go again unless gt has asked for them meanwhile.
+    """
+    ours = set(STATES)
+    if before is not None and not gt_set_its_own:
+        ours |= set(GT_STATUSES)
+    ours -= set(before or ())
+    return [status for status in now if status.partition(":")[0] not in ours]
 
 
 def _close_jobs(town: Town, bd: Bd) -> list[str]:
