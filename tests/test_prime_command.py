@@ -96,6 +96,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> pluggy.PluginManager:
     manager.add_hookspecs(hookspecs)
     manager.register(sections, name="gt_plugins.prime.sections")
     monkeypatch.setattr("gt_plugins.plugins.plugin_manager", lambda: manager)
+    monkeypatch.setattr(command, "third_parties", lambda: True)
     return manager
 
 
@@ -256,6 +257,34 @@ def test_a_larger_output_than_a_pipe_holds_does_not_stall(gt: Gt, town: Town):
     assert done.code == 0 and len(done.out.decode()) <= 10_001 and done.err.startswith("y" * 100_000)
 
 
+def shimmed(gt: Gt, monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
+    """As if the shim had started us: it says so, and its record names the real gt."""
+    state = isolated / ".local/share/gastown-finetune/shim.state"
+    state.parent.mkdir(parents=True)
+    state.write_text(f"{gt.folder}/gt\n{sys.executable}\n/x\n")
+    monkeypatch.setenv("GT_FINETUNE_SHIM", "1.1")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+
+
+def test_from_the_shim_the_real_gt_starts_before_our_modules(
+    gt: Gt, town: Town, monkeypatch: pytest.MonkeyPatch, isolated: Path
+):
+    shimmed(gt, monkeypatch, isolated)
+    deploy(town)
+    assert run("prime", "--hook").out.startswith(b"<gt-prime") and gt.calls == ["[prime][--hook]"]
+
+
+def test_from_the_shim_a_role_that_is_off_still_gets_every_byte(
+    gt: Gt, town: Town, monkeypatch: pytest.MonkeyPatch, isolated: Path
+):
+    shimmed(gt, monkeypatch, isolated)
+    (deploy(town) / "off").touch()
+    gt.says(b"raw \xff" + STOCK.encode(), err="w\n", code=9)
+    done = run("prime", "--hook")
+    assert (done.out, done.err, done.code) == (b"raw \xff" + STOCK.encode(), "w\n", 9)
+    assert gt.calls == ["[prime][--hook]"]
+
+
 # --- failures of ours ---------------------------------------------------------------------------------------
 
 
@@ -334,6 +363,7 @@ def test_a_plugin_manager_that_does_not_load_costs_one_line(
         raise ImportError("no such thing")
 
     monkeypatch.setattr("gt_plugins.plugins.plugin_manager", broken)
+    monkeypatch.setattr(command, "third_parties", lambda: True)
     deploy(town)
     assert shim.run(["prime"]) == 0
     out, err = capfdbinary.readouterr()

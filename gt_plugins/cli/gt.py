@@ -8,8 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ..errors import FinetuneError
-
 
 def run(argv: Sequence[str]) -> int:
     """``gt ARGV``: the exit code, or this process becomes the real gt."""
@@ -26,20 +24,27 @@ def run(argv: Sequence[str]) -> int:
     exec_real(argv)
 
 
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
 def main() -> None:
     """Entry point. Raises SystemExit with the exit code."""
     try:
         code = run(sys.argv[1:])
-    except FinetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         code = 141
     except OSError as error:
-        print(f"error: {error.filename or 'gt'}: {error.strerror or error}", file=sys.stderr)
-        code = 1
+        code = _fail(f"{error.filename or 'gt'}: {error.strerror or error}", 1)
+    except Exception as error:
+        from ..errors import FinetuneError
+
+        if not isinstance(error, FinetuneError):
+            raise
+        code = _fail(str(error), error.exit_code)
     raise SystemExit(code)
 
 

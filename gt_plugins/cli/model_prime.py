@@ -23,7 +23,7 @@ NameOption = Annotated[str, typer.Option("--name", help="Which polecat, crew or 
 TokensOption = Annotated[
     int,
     typer.Option(
-        "--tokens", min=1, help="Budget in tokens (as deployed, else the town's).", show_default=False
+        "--tokens", min=0, help="Budget in tokens (as deployed, else the town's).", show_default=False
     ),
 ]
 FromOption = Annotated[

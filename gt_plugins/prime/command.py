@@ -13,13 +13,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
 
-from .budget import Deployed, deployed_role, session_identity, session_town
-
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .budget import Deployed
     from .sections import Section
     from .slim import SlimPrime
 
@@ -52,15 +51,50 @@ def main(args: Sequence[str]) -> int:
     """``gt prime ARGS``. Returns the exit code, or replaces this process by the real gt."""
     full = "--full" in args
     rest = [a for a in args if a != "--full"]
-    deployed = None if full or not set(rest) <= _OURS else _deployed_here()
-    if deployed is None:
+    if full or not set(rest) <= _OURS:
         exec_real(["prime", *rest])
-    return slim_prime(deployed, rest)
+    early = _early_start(rest)
+    here = _deployed_here()
+    if here is None and early is None:
+        exec_real(["prime", *rest])
+    real = early or _start(rest)
+    return slim_prime(here, real, rest) if here else pass_on(real)
+
+
+def _early_start(args: Sequence[str]) -> _Real | None:
+    """The real gt at work before our own modules are loaded, where the shim has seen that the role is
+    deployed and no terminal is there that gt would colour its output for.
+
+    Should it turn out to be off after all, what the real gt prints is passed on as it is."""
+    gt = _recorded() if "GT_FINETUNE_SHIM" in os.environ and not os.isatty(1) else None
+    return _start(args, gt) if gt and "--explain" not in args else None
+
+
+def _recorded() -> str | None:
+    """The first line of the shim's state: :func:`gt_plugins.town.gt.recorded_gt` without its imports."""
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    try:
+        with open(f"{base}/gastown-finetune/shim.state", encoding="utf-8") as handle:
+            path = handle.readline().rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return path if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK) else None
+
+
+def _start(args: Sequence[str], gt: str | None = None) -> _Real:
+    """Start the real prime. Raises UserError where there is no gt."""
+    if gt is None:
+        from ..town.gt import real_gt
+
+        gt = str(real_gt(None))
+    return _Real([gt, "prime", *(a for a in args if a != "--explain")])
 
 
 def _deployed_here() -> tuple[Deployed, Path] | None:
     """This session's deployment and town; None for everything that is to stay as gt has it."""
     try:
+        from .budget import deployed_role, session_identity, session_town
+
         cwd = working_folder()
         town = session_town(os.environ, cwd)
         identity = session_identity(os.environ, cwd, town) if town else None
@@ -73,6 +107,8 @@ def _deployed_here() -> tuple[Deployed, Path] | None:
 
 def working_folder() -> Path:
     """The working folder by the name the shell has for it, as gt takes it, where that name is true."""
+    from pathlib import Path
+
     here, named = os.getcwd(), os.environ.get("PWD", "")
     try:
         return Path(named if os.path.isabs(named) and os.path.samefile(named, here) else here)
@@ -98,12 +134,16 @@ def real_environ() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if not k.startswith(HELD)}, **held}
 
 
-def slim_prime(here: tuple[Deployed, Path], args: Sequence[str]) -> int:
-    """Run the real prime and print the slim one; its exit code, and its output as it is where it fails."""
-    from ..town.gt import real_gt
+def pass_on(real: _Real) -> int:
+    """What the real prime printed, as it is, and its exit code."""
+    code, raw, _ = real.finish()
+    _print(raw)
+    return code
 
+
+def slim_prime(here: tuple[Deployed, Path], real: _Real, args: Sequence[str]) -> int:
+    """Print the slim prime; the real one's exit code, and its output as it is, where it fails."""
     deployed, town = here
-    real = _Real([str(real_gt(None)), "prime", *(a for a in args if a != "--explain")])
     nobody: list[Offer] = []
     extra = guarded("plugins", lambda: offered_sections(deployed, town), nobody)
     code, raw, warning = real.finish()
@@ -131,14 +171,44 @@ def _make(deployed: Deployed, out: str, warning: str, extra: Sequence[Offer]) ->
 
 def offered_sections(deployed: Deployed, town: Path | None) -> list[Offer]:
     """One function per third-party plugin: its sections for a stock prime. :func:`slim` itself has ours."""
+    from . import slim  # noqa: F401  loaded while the real gt runs
+
+    if not third_parties():
+        return []
     from ..plugins import plugin_manager
-    from . import sections, slim  # noqa: F401  loaded while the real gt runs
+    from . import sections
 
     found: list[Offer] = []
     for impl in reversed(plugin_manager().hook.gt_prime_sections.get_hookimpls()):
         if impl.plugin is not sections and not (impl.hookwrapper or impl.wrapper):
             found.append(_offer(impl.plugin_name, impl.function, impl.argnames, deployed, town))
     return found
+
+
+def third_parties() -> bool:
+    """Whether a package may be installed that has plugins for us.
+
+    Loading the plugin manager takes longer than a short ``gt prime``, and most towns have none: so look for
+    our group's name in what is installed first, a millisecond's work."""
+    if os.environ.get("GT_PLUGINS_LOAD") == "":
+        return False
+    for folder in sys.path:
+        try:
+            names = [
+                e.path for e in os.scandir(folder or ".") if e.name.endswith((".dist-info", ".egg-info"))
+            ]
+        except NotADirectoryError:
+            return True
+        except OSError:
+            continue
+        for name in names:
+            try:
+                with open(f"{name}/entry_points.txt", "rb") as handle:
+                    if b"[gt_plugins]" in handle.read():
+                        return True
+            except OSError:
+                continue
+    return False
 
 
 def _offer(
@@ -149,6 +219,8 @@ def _offer(
     town: Path | None,
 ) -> Offer:
     """A plugin's sections, none where it fails."""
+    from pathlib import Path
+
     from .sections import PrimeContext
 
     def offer(prime: str) -> list[Section]:
@@ -212,15 +284,12 @@ def _sections(text: str) -> list[str]:
     return pieces
 
 
-@dataclass
 class _Real:
     """The real gt at work: its stdout kept, its stderr passed on as it comes and searched for a warning."""
 
-    command: Sequence[str]
-
-    def __post_init__(self) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=real_environ()
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=real_environ()
         )
         self.out, self.err = bytearray(), bytearray()
         assert self.process.stdout is not None and self.process.stderr is not None

@@ -16,6 +16,7 @@ from .prose import blocks_of, sentences, units_of
 from .sections import Section
 
 _ID = r"(\S+)"
+_LISTED_STEP = re.compile(r"\s+(\d+)\. \*\*(.+?)\*\* — ")
 _PLUMBING = re.compile(r"(attached|dispatched|formula|convoy|merge|no_merge|review|mode|ralph)[a-z_]*:(\s|$)")
 _KEPT_FOOTER = re.compile(
     r"(Town root|Working directory|State directory|Your mail address|Mail identity|Your mailbox): (\S+)"
@@ -128,7 +129,7 @@ def step_titles(parts: Sequence[Part]) -> list[str]:
         if heading:
             found.append(f"{heading.group(1)}. {heading.group(2)}")
         for line in part.lines if not heading else ():
-            if item := re.match(r"\s+(\d+)\. \*\*(.+?)\*\* — ", line):
+            if item := _LISTED_STEP.match(line):
                 found.append(f"{item.group(1)}. {item.group(2)}")
     return found
 

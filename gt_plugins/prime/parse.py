@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
+
+from .prose import Scanned, scan
 
 TEMPLATE, OPERATOR, BEADS = "template", "context", "beads"
 
+_DECORATION = re.compile(r"^(critical: *|[^a-z]+)+")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -186,20 +190,25 @@ class Part:
     title: str
     lines: tuple[str, ...]
 
-    @property
+    @cached_property
+    def scanned(self) -> list[Scanned]:
+        """Its blocks with the prohibitions they state."""
+        return scan(self.lines)
+
+    @cached_property
     def key(self) -> str:
         """The heading in lower case without emoji or a warning in front."""
-        return re.sub(r"^(critical: *|[^a-z]+)+", "", self.title.lower())
+        return _DECORATION.sub("", self.title.lower())
 
     @property
     def chars(self) -> int:
         return sum(len(line) + 1 for line in self.lines) + (len(self.title) + 1 if self.title else 0)
 
-    @property
+    @cached_property
     def doctrine(self) -> bool:
         return self.key.startswith(DOCTRINE)
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """How telling the part is: its place in OPERATIONAL, the last one where it is not named."""
         for place, prefix in enumerate(OPERATIONAL):

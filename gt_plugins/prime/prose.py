@@ -32,6 +32,9 @@ _SPAN = re.compile(r"`((?:gt|bd|git) [^`\n]+)`")
 _CODE_COMMAND = re.compile(r"(?:\$ )?((?:gt|bd|git) \S.*)$")
 _MISTAKE = re.compile(r"~~|\bWRONG\b|\bNEVER\b|\binstead of\b|\bnot a command\b")
 _VARIABLE_WORDS = re.compile(r'"[^"]*"|\'[^\']*\'|<[^<>]+>|\.\.\.')
+_NOT_WORDS = re.compile(r"[\W_]+")
+_STEP = re.compile(r"^Step \d+: ")
+_ITEM_COMMAND = re.compile(r"`((?:gt|bd|git) [^`]+)`\s+[—–-]\s+(.+)")
 MAX_NOTE = 60
 _DO_NOT = "Do not "
 
@@ -88,7 +91,8 @@ def blocks_of(lines: Iterable[str]) -> list[Block]:
 
 
 def _unquoted(line: str) -> str:
-    return re.sub(r"^\s*(>\s*)+", "", line).strip()
+    line = line.strip()
+    return line.lstrip("> ") if line.startswith(">") else line
 
 
 def sentences(text: str) -> list[str]:
@@ -167,7 +171,7 @@ def unique(texts: Iterable[str]) -> list[str]:
     seen: set[str] = set()
     kept = []
     for text in texts:
-        key = re.sub(r"[\W_]+", " ", text.lower()).strip()
+        key = _NOT_WORDS.sub(" ", text.lower()).strip()
         if key and key not in seen:
             seen.add(key)
             kept.append(text)
@@ -176,8 +180,13 @@ def unique(texts: Iterable[str]) -> list[str]:
 
 def commands(lines: Iterable[str]) -> list[Command]:
     """The gt, bd and git commands that a text recommends, as they are first named; mistakes are left out."""
+    return commands_in(scan(lines))
+
+
+def commands_in(scanned: Iterable[Scanned]) -> list[Command]:
+    """The same of a text that is scanned already."""
     found: list[Command] = []
-    for one in scan(lines):
+    for one in scanned:
         if one.block.kind == CODE:
             found.extend(_code_command(one.block.text))
         elif one.block.kind == TABLE:
@@ -207,7 +216,7 @@ def _command(text: str, note: str = "") -> list[Command]:
     text = " ".join(text.split()).rstrip(" \\")
     if text.count('"') % 2:
         text = text[: text.rindex('"')] + '"…"'
-    if len(text.split()) < 2 or len(text) > 160 or re.search(r"\bbd show -\w", text):
+    if len(text.split()) < 2 or len(text) > 160 or "bd show -" in text:
         return []
     note = note.replace("**", "").strip().rstrip(".")
     return [Command(text, note if len(note) <= MAX_NOTE else "")]
@@ -218,7 +227,7 @@ def _code_command(line: str) -> list[Command]:
     if not match:
         return []
     text, _, note = match.group(1).partition(" #")
-    return [] if _MISTAKE.search(line) else _command(text, re.sub(r"^Step \d+: ", "", note.strip()))
+    return [] if _MISTAKE.search(line) else _command(text, _STEP.sub("", note.strip()))
 
 
 def _table_command(row: str) -> list[Command]:
@@ -231,8 +240,7 @@ def _table_command(row: str) -> list[Command]:
 
 
 def _span_commands(kind: str, text: str) -> list[Command]:
-    head = re.match(r"`((?:gt|bd|git) [^`]+)`\s+[—–-]\s+(.+)", text)
-    if head and kind == ITEM:
+    if kind == ITEM and (head := _ITEM_COMMAND.match(text)):
         return _command(head.group(1), sentences(head.group(2))[0])
     found: list[Command] = []
     for sentence in sentences(text):

@@ -6,7 +6,6 @@ of a live one (serving) are made alike. It reads no file, no clock and no enviro
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -191,8 +190,3 @@ class _Fit:
             if outside:
                 dropped.append(Piece(section.name, sum(len(u) + 1 for u in outside), len(outside), "budget"))
         return tuple(kept), tuple(dropped) + tuple(left_out)
-
-
-def dumps(prime: SlimPrime) -> str:
-    """The slim prime as one JSON document."""
-    return json.dumps(prime.to_json(), ensure_ascii=False, indent=2)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .live import Work, live_sections, read_work
 from .parse import BEADS, TEMPLATE, Part, parts_of
-from .prose import CODE, TABLE, WEAK, Command, commands, merge_commands, prohibitions, scan, sentences, unique
+from .prose import CODE, TABLE, WEAK, Command, commands_in, merge_commands, sentences, unique
 from .sections import Section
 
 STOCK_ZONES = (TEMPLATE, "formula", "patrol", "step", "attached", "autonomous", "startup", "continue", BEADS)
@@ -22,6 +22,11 @@ STOCK_ZONES = (TEMPLATE, "formula", "patrol", "step", "attached", "autonomous", 
 DECIDING = ("step 2: decide", "step 3: act")
 """Boot's table of what to do when: the role's work itself, so it stands before the commands."""
 
+_PORT = re.compile(r"\bport 3307\b")
+_ONLY_PLACEHOLDER = re.compile(r"\s*\{\{ *\w+ *\}\}(\s*#.*)?\s*")
+_FORBIDDING_TITLE = re.compile(r"\b(NEVER|DO NOT|MUST NOT|Off-Limits|NO \w+ AUTHORITY)\b")
+_LEADING_MARKS = re.compile(r"^[^\w`]+")
+_STEP = re.compile(r"\s+(\d+)\. \*\*(.+?)\*\* — (.+)")
 _PLACEHOLDER = re.compile(r"\{\{ *(\w+) *\}\}")
 
 
@@ -68,13 +73,14 @@ def _put_right(part: Part, values: Mapping[str, str]) -> Part:
     the prime gives them, and a line that is nothing but an input without value goes."""
     if part.zone not in STOCK_ZONES:
         return part
+    if not any("{{" in line or "3307" in line for line in part.lines):
+        return part
     lines = []
     for line in part.lines:
         filled = _PLACEHOLDER.sub(lambda m: values.get(m.group(1), m.group(0)), line)
-        if filled == line and re.fullmatch(r"\s*\{\{ *\w+ *\}\}(\s*#.*)?\s*", line):
+        if filled == line and _ONLY_PLACEHOLDER.fullmatch(line):
             continue
-        filled = _PLACEHOLDER.sub(r"<\1>", filled)
-        lines.append(re.sub(r"\bport 3307\b", "port $GT_DOLT_PORT", filled))
+        lines.append(_PORT.sub("port $GT_DOLT_PORT", _PLACEHOLDER.sub(r"<\1>", filled)))
     return Part(part.zone, part.title, tuple(lines))
 
 
@@ -82,36 +88,29 @@ def _prohibitions(parts: Sequence[Part]) -> list[Section]:
     """Prohibitions of the role's own text, then those of bd; last what doctrine forbids, and cautions."""
     own = [p for p in parts if p.zone in STOCK_ZONES and not p.doctrine and p.zone != BEADS]
     beads = [p for p in parts if p.zone == BEADS and not p.doctrine]
-    doctrine = [p for p in parts if p.doctrine]
-    strong = unique(x for p in own for x in prohibitions(_titled(p)))
-    both = unique([*strong, *(x for p in beads for x in prohibitions(_titled(p)))])
+    strong = unique(x for p in own for x in _stated(p))
+    both = unique([*strong, *(x for p in beads for x in _stated(p))])
+    weak = [x for p in parts if p.doctrine for x in _stated(p)]
+    besides = [one.besides for p in [*own, *beads] for one in p.scanned]
+    weak += [x for text in besides if WEAK.search(text) for x in sentences(text) if WEAK.search(x)]
     known = set(both)
-    weak = [x for p in doctrine for x in prohibitions(p.lines)]
-    weak += [x for p in [*own, *beads] for x in prohibitions(p.lines, WEAK)]
     weak = [x for x in unique([*both, *weak]) if x not in known]
+    of_bd = _items(both[len(strong) :])
     return [
         Section("prohibitions", "", 200, True, "Never:", 0.45, _items(strong)),
-        Section(
-            "bd prohibitions",
-            "",
-            640,
-            False,
-            "Never, of bd:",
-            0.2,
-            _items(both[len(strong) :]),
-        ),
+        Section("bd prohibitions", "", 640, False, "Never, of bd:", 0.2, of_bd),
         Section("cautions", "", 650, False, "Mind:", 0.1, _items(weak)),
     ]
 
 
+def _stated(part: Part) -> list[str]:
+    """A part's prohibitions; its heading is one where it names what is off limits."""
+    title = [f"{_LEADING_MARKS.sub('', part.title)}."] if _FORBIDDING_TITLE.search(part.title) else []
+    return [*title, *(x for one in part.scanned for x in one.stated)]
+
+
 def _items(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"- {x}" for x in texts)
-
-
-def _titled(part: Part) -> list[str]:
-    """A heading can carry the prohibition itself, such as one that names what is off limits."""
-    says = re.search(r"\b(NEVER|DO NOT|MUST NOT|Off-Limits|NO \w+ AUTHORITY)\b", part.title)
-    return [f"{re.sub(r'^[^A-Za-z`]+', '', part.title)}.", "", *part.lines] if says else list(part.lines)
 
 
 def _commands(parts: Sequence[Part], work: Work, *zones: str) -> tuple[str, ...]:
@@ -120,7 +119,7 @@ def _commands(parts: Sequence[Part], work: Work, *zones: str) -> tuple[str, ...]
     for part in parts:
         if part.zone in zones and not part.doctrine:
             rank = 1 if part.zone == TEMPLATE else 0
-            found.extend((rank, c) for c in commands(part.lines))
+            found.extend((rank, c) for c in commands_in(part.scanned))
     ranks: dict[str, int] = {}
     for rank, command in found:
         ranks[command.key] = min(rank, ranks.get(command.key, rank))
@@ -135,7 +134,7 @@ def _hints(parts: Sequence[Part]) -> tuple[str, ...]:
     found = []
     for part in parts:
         for line in part.lines if part.zone in ("patrol", "formula", "attached") else ():
-            if item := re.match(r"\s+(\d+)\. \*\*(.+?)\*\* — (.+)", line):
+            if item := _STEP.match(line):
                 hint = item.group(3).replace("**", "")
                 if not hint.rstrip(".").lower().startswith(item.group(2).lower()):
                     found.append(f"{item.group(1)}. {hint}")
@@ -150,7 +149,7 @@ def _rest(parts: Sequence[Part]) -> list[Section]:
     for place, part in enumerate(chosen):
         units = _excerpt(part)
         if units and not part.title.endswith(" Context"):
-            title = re.sub(r"^\W+", "", part.title)
+            title = _LEADING_MARKS.sub("", part.title)
             priority = 310 if part.key.startswith(DECIDING) else 700 + place
             share = 0.4 if part.key.startswith(DECIDING) else 0.12
             made.append(Section(f"rest: {title}", "", priority, False, f"## {title}", share, units))
@@ -159,7 +158,7 @@ def _rest(parts: Sequence[Part]) -> list[Section]:
 
 def _excerpt(part: Part) -> tuple[str, ...]:
     """What a part says besides its prohibitions and code; what only announces code goes with it."""
-    found = scan(part.lines)
+    found = part.scanned
     units = []
     for place, one in enumerate(found):
         after = found[place + 1] if place + 1 < len(found) else None
@@ -180,6 +179,6 @@ def _left_out(parts: Sequence[Part]) -> list[Piece]:
     found = []
     for part in parts:
         if part.zone in (TEMPLATE, "formula", BEADS, "autonomous", "patrol", "startup"):
-            name = re.sub(r"^\W+", "", part.title) or part.zone
+            name = _LEADING_MARKS.sub("", part.title) or part.zone
             found.append(Piece(name, part.chars, 1, "doctrine" if part.doctrine else "condensed"))
     return found
