@@ -7,6 +7,7 @@ registry has, may be missing, and then one loud line at the end of the run says 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def tools() -> None:
         pytest.fail(f"{NOT_RUN}: {', '.join(required)} not on PATH, and CI must have them", pytrace=False)
     if absent:
         pytest.skip(f"{NOT_RUN}: {', '.join(absent)} not on PATH")
+
+
+@pytest.fixture(scope="session")
+def client() -> str:
+    """The real agent client, for tests that need nothing else; in CI it must be there."""
+    found = shutil.which(live_town.CLIENT)
+    if found is None:
+        message = f"{NOT_RUN}: {live_town.CLIENT} not on PATH"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{message}, and CI must have it", pytrace=False)
+        pytest.skip(message)
+    return found
 
 
 @pytest.fixture(scope="module")
