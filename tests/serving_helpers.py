@@ -16,7 +16,10 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
-SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TEXT = [
     "gt deacon heartbeat 'patrol ok'",
     "gt mail inbox",
@@ -191,3 +194,21 @@ def write_gguf(base: Path, path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_adapter(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """A LoRA of rank 4 on two layers of the base above, as peft names its tensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    tensors = {}
+    for module, out, inner in (("self_attn.q_proj", 64, 64), ("mlp.down_proj", 64, 192)):
+        stem = f"base_model.model.model.layers.1.{module}"
+        tensors[f"{stem}.lora_A.weight"] = torch.randn(4, inner) * 0.3
+        tensors[f"{stem}.lora_B.weight"] = torch.randn(out, 4) * 0.3
+    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps({**plain, **config}))
+    return folder

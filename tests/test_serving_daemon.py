@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_helpers import BASH, make_base, request
+from serving_helpers import BASH, make_base, request, write_adapter
 from typer.testing import CliRunner
 
 from gt_plugins.errors import FinetuneError, UserError
@@ -39,23 +39,10 @@ def home(isolated: Path) -> Path:
     return isolated / ".models"
 
 
-def make_adapter(folder: Path) -> Path:
-    """What training leaves, for the base above."""
-    from safetensors.torch import save_file
-
-    (folder / "adapter").mkdir(parents=True)
-    stem = "base_model.model.model.layers.0.self_attn.q_proj"
-    torch.manual_seed(0)
-    tensors = {f"{stem}.lora_A.weight": torch.randn(4, 64), f"{stem}.lora_B.weight": torch.randn(64, 4)}
-    save_file(tensors, str(folder / "adapter/adapter_model.safetensors"))
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "bias": "none"}
-    (folder / "adapter/adapter_config.json").write_text(json.dumps(config))
-    return folder
-
-
 @pytest.fixture
 def version(base: Path, home: Path, tmp_path: Path) -> Version:
-    return register(home, "gt-ft-deacon", "deacon", make_adapter(tmp_path / "source"), str(base))
+    write_adapter(tmp_path / "source" / "adapter")
+    return register(home, "gt-ft-deacon", "deacon", tmp_path / "source", str(base))
 
 
 @pytest.fixture

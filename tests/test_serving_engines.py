@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_helpers import make_base
+from serving_helpers import make_base, write_adapter
 
 from gt_plugins.errors import NonRetriableError, UserError
 from gt_plugins.roles.profile import load_profile
@@ -140,23 +140,6 @@ def test_scores_are_summed_log_probabilities(engine: TransformersEngine) -> None
 # -- adapters -------------------------------------------------------------------------------------
 
 
-def write_adapter(folder: Path, seed: int = 0, **config: Any) -> dict[str, Any]:
-    """A LoRA of rank 4 on two layers, as peft names its tensors."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    tensors = {}
-    for module, out, inner in (("self_attn.q_proj", 64, 64), ("mlp.down_proj", 64, 192)):
-        stem = f"base_model.model.model.layers.1.{module}"
-        tensors[f"{stem}.lora_A.weight"] = torch.randn(4, inner) * 0.3
-        tensors[f"{stem}.lora_B.weight"] = torch.randn(out, 4) * 0.3
-    save_file(tensors, str(folder / "adapter_model.safetensors"))
-    plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj"]}
-    (folder / "adapter_config.json").write_text(json.dumps({**plain, **config}))
-    return tensors
-
-
 @pytest.mark.parametrize(
     ("config", "scale"),
     [({}, 2.0), ({"use_rslora": True}, 4.0), ({"alpha_pattern": {"q_proj": 4, "mlp.down_proj": 4}}, 1.0)],
@@ -164,8 +147,10 @@ def write_adapter(folder: Path, seed: int = 0, **config: Any) -> dict[str, Any]:
 def test_an_adapter_is_merged_as_peft_would(
     base: Path, tmp_path: Path, config: dict[str, Any], scale: float
 ) -> None:
+    from safetensors.torch import load_file
+
     plain = TransformersEngine.load(EngineSource(base)).model
-    tensors = write_adapter(tmp_path, **config)
+    tensors = load_file(write_adapter(tmp_path, **config) / "adapter_model.safetensors")
     merged = TransformersEngine.load(EngineSource(base, tmp_path)).model
     for stem in {key.rsplit(".lora_", 1)[0] for key in tensors}:
         name = stem.removeprefix("base_model.model.") + ".weight"

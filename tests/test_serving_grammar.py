@@ -246,3 +246,36 @@ def _is(value: Any, kind: str) -> bool:
         return isinstance(value, int if kind == "integer" else int | float) and not isinstance(value, bool)
     kinds = {"string": str, "boolean": bool, "array": list, "object": dict, "null": type(None)}
     return isinstance(value, kinds[kind])
+
+
+@pytest.mark.parametrize("role", ["deacon", "witness", "boot"])
+@pytest.mark.parametrize("text", ["", "The polecat was idle for 12 minutes: nudge.", "ok\nthen"])
+def test_forced_tokens_are_those_that_training_makes(role: str, text: str) -> None:
+    """A tuned model knows one spelling of a reply in tokens; what the grammar forces must be that one."""
+    commands = ["gt escalate 'the witness of demo is stuck' -s high", "gt hook", "gt nudge deacon 'wake up'"]
+    for command in commands:
+        profile = load_profile(role)
+        if not profile.allows(command):
+            continue
+        reply = "\n".join(part for part in (text, call(command)) if part)
+        ids = TOKENIZER.encode(f"{reply}<|im_end|>").ids
+        matcher, place = GRAMMARS.reply(profile, LIMITS), 0
+        while place < len(ids) and not matcher.stopped:
+            forced = matcher.forced()
+            assert forced == ids[place : place + len(forced)], TOKENIZER.decode(ids[:place])
+            for token in forced or [ids[place]]:
+                matcher.consume(token)
+            place += len(forced) or 1
+        assert place >= len(ids) - 1
+
+
+@given(st.text(alphabet="abcdefgh 0123456789.,:-'", max_size=60))
+def test_forced_tokens_of_a_decision_are_those_that_training_makes(reason: str) -> None:
+    ids = TOKENIZER.encode(json.dumps({"reason": reason, "action": "no-op"})).ids
+    matcher, place = GRAMMARS.schema(DECISION, LIMITS), 0
+    while place < len(ids):
+        forced = matcher.forced()
+        assert forced == ids[place : place + len(forced)]
+        for token in forced or [ids[place]]:
+            matcher.consume(token)
+        place += len(forced) or 1

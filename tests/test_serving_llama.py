@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from serving_helpers import BASH, make_base, request, write_gguf
+from serving_helpers import BASH, make_base, request, write_adapter, write_gguf
 
 from gt_plugins.errors import NonRetriableError
 from gt_plugins.rendering.render import TINY
@@ -86,6 +86,22 @@ def test_a_long_prompt_goes_in_batches_and_a_full_context_is_said(
     with pytest.raises(NonRetriableError, match="context of 2048 tokens is full"):
         list(llama.generate([5] * 3000, matcher=None, max_tokens=1))
     assert list(llama.generate(ids, matcher=None, max_tokens=3)) == made[1]
+
+
+def test_an_adapter_as_gguf_changes_replies_as_the_merged_one_does(
+    source: EngineSource, llama: LlamaEngine, tmp_path: Path
+) -> None:
+    from gt_plugins.export.gguf import export
+
+    adapter = write_adapter(tmp_path / "adapter", seed=2)
+    lora = export(source.base, adapter, tmp_path / "gguf", ("lora",))["lora"]
+    both = LlamaEngine.load(EngineSource(source.base, gguf=source.gguf, lora_gguf=lora))
+    merged = TransformersEngine.load(EngineSource(source.base, adapter))
+    ids = [both.renderer.encode(prompt) for prompt in PROMPTS]
+    options = [both.renderer.encode(t) for t in ("nudge", "no-op now")]
+    for prompt in ids:
+        assert both.score(prompt, options) == pytest.approx(merged.score(prompt, options), abs=0.1)
+    assert both.score(ids[0], options) != pytest.approx(llama.score(ids[0], options), abs=0.1)
 
 
 def test_the_gguf_file_is_preferred_where_it_is_there(source: EngineSource) -> None:

@@ -72,10 +72,9 @@ def script(body: Body) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
+def session(tools: None, tmp_path: Path) -> Iterator[Session]:
     client = shutil.which("claude")
-    if client is None:
-        pytest.skip("LIVE TEST NOT RUN: the agent client (claude) is not on PATH")
+    assert client is not None
     home = tmp_path / "home"
     (home / "work").mkdir(parents=True)
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
