@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,13 +78,16 @@ def deploy(town: Town, role: str = "deacon", **entry: object) -> Path:
     return folder
 
 
-def run(*args: str, stdin: bytes = b"", cwd: Path | None = None) -> SimpleNamespace:
+def run(
+    *args: str, stdin: bytes = b"", cwd: Path | None = None, path: Sequence[Path] = ()
+) -> SimpleNamespace:
+    """A process of ours; ``path`` are more folders to import from."""
     done = subprocess.run(
         [sys.executable, "-m", "gt_plugins.cli.gt", *args],
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parent.parent, *path]))},
         timeout=60,
     )
     return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr.decode())
@@ -482,3 +486,24 @@ def test_the_way_to_the_real_gt_imports_nothing_heavy():
         timeout=60,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_an_installed_package_adds_a_section(
+    gt: Gt, town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A third party's package as pip leaves it: a module, and an entry point in its metadata."""
+    site = tmp_path / "site"
+    (site / "frost-1.0.dist-info").mkdir(parents=True)
+    (site / "frost-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: frost\nVersion: 1.0\n")
+    (site / "frost-1.0.dist-info/entry_points.txt").write_text("[gt_plugins]\nfrost = frost\n")
+    (site / "frost.py").write_text(
+        "from gt_plugins import hookimpl\nfrom gt_plugins.prime.sections import Section\n\n"
+        "@hookimpl\ndef gt_prime_sections(ctx):\n"
+        "    return [Section('frost', f'Frost for {ctx.role}.', priority=15, must_keep=True)]\n"
+    )
+    deploy(town, base="tiny")
+    monkeypatch.setenv("GT_PLUGINS_LOAD", "frost")
+    done = run("prime", "--hook", path=[site])
+    assert done.out.decode().split("\n")[1] == "Frost for deacon." and done.err == ""
+    monkeypatch.setenv("GT_PLUGINS_DISABLE", "frost")
+    assert b"Frost" not in run("prime", "--hook", path=[site]).out

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .budget import Deployed
-    from .sections import Section
+    from .section import Section
     from .slim import SlimPrime
 
 T = TypeVar("T")
@@ -221,7 +221,7 @@ def _offer(
     """A plugin's sections, none where it fails."""
     from pathlib import Path
 
-    from .sections import PrimeContext
+    from .section import PrimeContext
 
     def offer(prime: str) -> list[Section]:
         ctx = PrimeContext(deployed.role, prime, deployed.rules, deployed.tokens, town, Path.cwd())
@@ -232,7 +232,7 @@ def _offer(
 
 
 def _checked(offered: object) -> list[Section]:
-    from .sections import Section
+    from .section import Section
 
     if offered is None:
         return []

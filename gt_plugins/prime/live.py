@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .parse import OPERATOR, Part
 from .prose import blocks_of, sentences, units_of
-from .sections import Section
+from .section import Section
 
 _ID = r"(\S+)"
 _LISTED_STEP = re.compile(r"\s+(\d+)\. \*\*(.+?)\*\* — ")

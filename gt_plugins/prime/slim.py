@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .sections import CHARS_PER_TOKEN, Section
+from .section import CHARS_PER_TOKEN, Section
 from .stock import Piece, stock_sections
 
 MAX_CHARS = 10_000
 """What the agent client takes from a hook; one more and the model sees a preview of 2,000."""
 
 _NOTE_ROOM = 90
+_TAGS = re.compile(r"<(/?(?:gt-prime|system-reminder))", re.IGNORECASE)
 Counter = Callable[[str], int]
 
 
@@ -95,8 +96,8 @@ def assemble(
 
 
 def escape(text: str) -> str:
-    """Text that can stand inside the wrapper: it neither opens nor closes one."""
-    return re.sub(r"<(/?gt-prime)", r"&lt;\1", text, flags=re.IGNORECASE)
+    """Text that can stand inside the wrapper: it opens and closes neither that nor a reminder."""
+    return _TAGS.sub(r"&lt;\1", text)
 
 
 class _Fit:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .live import Work, live_sections, read_work
 from .parse import BEADS, TEMPLATE, Part, parts_of
 from .prose import CODE, TABLE, WEAK, Command, commands_in, merge_commands, sentences, unique
-from .sections import Section
+from .section import Section
 
 STOCK_ZONES = (TEMPLATE, "formula", "patrol", "step", "attached", "autonomous", "startup", "continue", BEADS)
 """Zones whose words are gt's own: only these are corrected."""
