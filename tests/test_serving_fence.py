@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.errors import UserError
@@ -76,6 +76,7 @@ def test_translation(pattern: str, rust: str) -> None:
 
 
 @given(st.text(alphabet="abz09 .,:/_+-'\"\\ü", max_size=12))
+@settings(deadline=None)
 def test_a_translated_literal_matches_itself_and_nothing_else(text: str) -> None:
     """The output is also Python's syntax but for the escapes, so Python can judge it."""
     rust = translated(re.escape(text))
@@ -114,6 +115,7 @@ def test_bash_that_was_not_offered_is_refused() -> None:
 
 
 @given(st.sampled_from(sorted(BREAKING)), st.sampled_from(ROLES))
+@settings(deadline=None)
 def test_no_shipped_rule_admits_a_second_command(char: str, role: str) -> None:
     profile = load_profile(role)
     assert check([call(f"gt hook{char}ls")], profile, BASH).refused == 1

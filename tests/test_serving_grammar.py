@@ -270,6 +270,7 @@ def test_forced_tokens_are_those_that_training_makes(role: str, text: str) -> No
 
 
 @given(st.text(alphabet="abcdefgh 0123456789.,:-'", max_size=60))
+@settings(deadline=None)
 def test_forced_tokens_of_a_decision_are_those_that_training_makes(reason: str) -> None:
     ids = TOKENIZER.encode(json.dumps({"reason": reason, "action": "no-op"})).ids
     matcher, place = GRAMMARS.schema(DECISION, LIMITS), 0

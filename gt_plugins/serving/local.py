@@ -30,6 +30,7 @@ def served_locally(app: Starlette, port: int = 0) -> Iterator[str]:
         host="127.0.0.1",
         port=port,
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,
