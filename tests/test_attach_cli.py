@@ -156,6 +156,16 @@ def test_doctor_fix_does_not_attach_to_a_town_that_nobody_installed_to(town: Tow
     assert not town.finetune_dir.exists() and not shim.shim_path().exists()
 
 
+def test_doctor_fix_grants_no_consent(town: Town):
+    from gt_plugins.settings import update_settings
+
+    plugins("install", *CONSENT, town=town)
+    update_settings(town, "consent", granted=False, by="Bob")
+    shim.shim_path().unlink()
+    assert plugins("doctor", "--fix", town=town).returncode == 0
+    assert shim.shim_path().exists() and not load_settings(town).consent.granted
+
+
 def test_doctor_tells_of_no_gt_a_hanging_tool_and_broken_settings(
     town: Town, tools: Path, isolated: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.errors import UserError
@@ -38,6 +38,7 @@ def merged(document: dict[str, Any], path: list[str], value: Any) -> dict[str, A
     return copy
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, PATHS, VALUES, INDENTS, st.booleans())
 def test_set_member_means_what_it_says_and_keeps_the_rest(document, path, value, indent, ascii_only):
     text = json.dumps(document, indent=indent, ensure_ascii=ascii_only) + "\n"
@@ -53,6 +54,7 @@ def test_set_member_means_what_it_says_and_keeps_the_rest(document, path, value,
     assert edits.original_text(edit, changed) == text
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, KEYS, VALUES, INDENTS)
 def test_a_member_put_in_and_taken_out_leaves_the_same_content(document, key, value, indent):
     document.pop(key, None)
@@ -61,6 +63,7 @@ def test_a_member_put_in_and_taken_out_leaves_the_same_content(document, key, va
     assert json.loads(json_text.remove_member(changed, [key])) == document
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=4), VALUES, INDENTS)
 def test_items_are_appended_and_removed(items, value, indent):
     text = json.dumps({"hooks": {"SessionEnd": items}}, indent=indent)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.cli import hook_guard
@@ -158,6 +158,7 @@ def test_role_and_town_come_from_the_session_where_the_command_does_not_say(
     judge(call, {"town": "/", "fence": str(fenced.finetune_dir / "deacon/fence.toml")})
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(), st.none() | st.text() | st.lists(st.text()) | st.dictionaries(st.text(), st.text())

@@ -376,7 +376,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=SETTINGS, indent=st.sampled_from([None, 2, 4]), rewritten=st.booleans())
 def test_any_settings_come_back(town: Town, isolated: Path, real: Path, document, indent, rewritten):
     path = isolated / ".claude" / "settings.json"

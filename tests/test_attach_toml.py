@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 import tomli_w
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.errors import UserError
@@ -65,6 +65,7 @@ KEYS = st.text("abc-_", min_size=1, max_size=3)
 VALUES = st.booleans() | st.integers(-9, 9) | st.text(max_size=8) | st.lists(st.text(max_size=4), max_size=2)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, st.dictionaries(KEYS, VALUES, max_size=3), max_size=3), KEYS, KEYS, VALUES)
 def test_any_document_means_what_was_asked_for(document, table, key, value):
     text = tomli_w.dumps(document)

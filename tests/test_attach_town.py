@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.errors import RetriableError, UserError
@@ -49,6 +49,7 @@ def test_no_events_are_no_sessions(town: Town):
     assert events.session_identities(town) == {}
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60)))
 def test_any_bytes_are_tolerated(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]):
     path = tmp_path_factory.mktemp("e") / ".events.jsonl"

@@ -1,7 +1,7 @@
 """``gt-plugins doctor``: each point where we touch a town, whether it holds, and how to mend it.
 
-A check only looks. ``mend`` (for ``--fix``) runs the install again with the consent that is recorded, which
-repairs shim, hooks and formulas, and tightens modes; it never attaches to a town that nobody installed to.
+A check only looks. ``mend`` (for ``--fix``) runs the install again, which repairs shim, hooks and formulas,
+and tightens modes. It grants no consent and never attaches to a town that nobody installed to.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def mend(town: Town) -> list[str]:
     for folder, path in _loose(town):
         os.chmod(path, 0o700 if folder else 0o600)
         done.append(f"made private: {path}")
-    if record.installed(town) and load_settings(town).consent.granted:
-        install.install(town, load_settings(town).consent.by)
+    if record.installed(town):
+        install.install(town, None)
         done.append("installed again: shim, hooks, formulas")
     return done
 

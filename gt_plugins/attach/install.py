@@ -24,8 +24,10 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def install(town: Town, by: str) -> Report:
+def install(town: Town, by: str | None) -> Report:
     """Attach to ``town``; ``by`` consents to the capture of its sessions, where nobody has before.
+
+    None leaves the consent as it is (a repair).
 
     Running it again changes nothing that is as it should be. Raises UserError, before anything is written,
     where a file is not as expected; on OSError what was written is put back.
@@ -35,7 +37,7 @@ def install(town: Town, by: str) -> Report:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     shared = [*shim.pieces(known_user.placed), *pieces.client_pieces(town, hook, known_user.placed)]
     formulas, notes = pieces.formula_pieces(town, known_town.placed)
-    consent = pieces.consent_piece(town, by, now, known_town.placed)
+    consent = pieces.consent_piece(town, by, now, known_town.placed) if by is not None else None
     own = [*formulas, *([consent] if consent else [])]
     notes += _cook_shipped(town)
     statuses, said = _statuses(town, known_town)
