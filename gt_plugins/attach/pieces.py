@@ -133,9 +133,9 @@ def check_readable(pieces: Iterable[Placed]) -> None:
 
 
 def take_back(piece: Placed) -> str:
-    """Undo one piece: ``restored`` to the byte, ours alone ``removed``, or ``left``: it is theirs now."""
+    """Undo one piece: ``restored`` to the byte, what is ours ``removed``, or ``left``: it is theirs now."""
     if edits.undo(piece.edit):
-        return "restored"
+        return "restored" if piece.edit.existed else "removed"
     path = piece.edit.path
     text = edits.read_text(path) or ""
     cleaned = clean_text(piece, text)
