@@ -22,6 +22,7 @@ from gt_plugins.rollout import deploy as room
 from gt_plugins.rollout import pointers
 from gt_plugins.rollout.deployed import read_deployment, role_dir
 from gt_plugins.rollout.off import switch
+from gt_plugins.town import bd
 from gt_plugins.town.root import Town
 
 ROLES = ("deacon", "boot", "witness", "polecat", "crew", "mayor", "refinery")
@@ -91,6 +92,7 @@ def world(town: Town, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(room, "ensure_endpoint", ensure)
     monkeypatch.setattr(room, "stop_endpoint", stop)
+    monkeypatch.setattr(bd.Bd, "problem", lambda self: "bd is not on PATH")
     monkeypatch.setattr(room, "running_endpoint", lambda town, role: world.running.get(role))
     yield world
 

@@ -266,7 +266,8 @@ def test_a_refusal_is_exit_3_and_stands_alone(
         "Model score 0.89 below threshold 0.90. Run eval suite again or override with --force-deploy.\n",
     )
     code, out, err = call(capsys, *words, "--json")
-    assert (code, out) == (3, "") and err.startswith("Model score 0.89")
+    assert code == 3 and err.startswith("Model score 0.89") and err.count("\n") == 1
+    assert json.loads(out)["refused"] and json.loads(out)["verdicts"][0]["gate"] == "threshold"
     assert call(capsys, *words, "--force-deploy")[0] == 2
     assert call(capsys, "deploy", "gt-ft-deacon:v4", *words[2:])[0] == 2
     assert call(capsys, "rollback", *words[2:])[0] == 2
@@ -283,6 +284,7 @@ def test_deploy_and_rollback_tell_what_they_did(
     monkeypatch.setattr(
         room.deploy, "__kwdefaults__", room.deploy.__kwdefaults__ | {"check": lambda v: "fake"}
     )
+    monkeypatch.setattr(bd.Bd, "problem", lambda self: "bd is not on PATH")
     version = make_version(home, tmp_path)
     score(home, version, 91)
     place = ("--town", str(town.root))
@@ -290,7 +292,7 @@ def test_deploy_and_rollback_tell_what_they_did(
     assert (code, err) == (0, "")
     assert "gate threshold allows: 0.91 reaches 0.90" in out
     assert "deacon: the stock agent -> gt-ft-deacon:v1, from its next start" in out
-    assert "not mirrored as a bead: " in out
+    assert "not mirrored as a bead: bd is not on PATH" in out
     score(home, version, 20)
     words = ("--role", "deacon", "--no-serve", "--force-deploy", "--reason", "drill", "--json", *place)
     document = json.loads(call(capsys, "deploy", "gt-ft-deacon", *words)[1])

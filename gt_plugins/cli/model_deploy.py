@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from .common import JsonOption, ModelsOption, TownOption, print_json
 
 if TYPE_CHECKING:
+    from ..evaluation.gate import Verdict
     from ..rollout.deploy import Done
 
 RoleOption = Annotated[str, typer.Option("--role", help="The role, e.g. deacon.")]
@@ -36,20 +38,19 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Let gt start a version for a role, once the gate allows it and it has been seen to load."""
+    from ..evaluation.gate import Refused
     from ..rollout import deploy as room
     from ..settings import models_home
     from ..town.root import find_town
 
-    done = room.deploy(
-        find_town(town),
-        models_home(models),
-        ref,
-        role,
-        rig=rig,
-        force=force_deploy,
-        reason=reason,
-        serve=not no_serve,
-    )
+    place, home = find_town(town), models_home(models)
+    how = {"rig": rig, "force": force_deploy, "reason": reason, "serve": not no_serve}
+    try:
+        done = room.deploy(place, home, ref, role, **how)  # type: ignore[arg-type]
+    except Refused as refusal:
+        if as_json:
+            print_json({"role": role, "refused": True, "verdicts": _verdicts(refusal.verdicts)})
+        raise
     _tell(done, as_json)
 
 
@@ -98,9 +99,13 @@ def _document(done: Done) -> dict[str, Any]:
         "served": done.served,
         "engine": done.engine or None,
         "forced": done.forced,
-        "verdicts": [{"gate": v.gate, "allow": v.allow, "reason": v.reason} for v in done.verdicts],
+        "verdicts": _verdicts(done.verdicts),
         "notes": list(done.notes),
     }
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    return [{"gate": v.gate, "allow": v.allow, "reason": v.reason} for v in verdicts]
 
 
 def off(role: RoleArgument = "", town: TownOption = None, as_json: JsonOption = False) -> None:

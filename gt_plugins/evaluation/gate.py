@@ -60,6 +60,14 @@ class Verdict:
     reason: str = ""
 
 
+class Refused(GateRefused):
+    """A gate said no; ``verdicts`` are those of all gates."""
+
+    def __init__(self, message: str, verdicts: Sequence[Verdict]) -> None:
+        super().__init__(message)
+        self.verdicts = tuple(verdicts)
+
+
 @hookimpl
 def gt_deploy_gates(candidate: Candidate) -> Verdict:
     """The threshold: the worst required suite must reach it."""
@@ -155,7 +163,7 @@ def run_gates(candidate: Candidate) -> list[Verdict]:
 
 
 def check(verdicts: Sequence[Verdict]) -> None:
-    """Raises GateRefused with the reasons of those that refuse, one per line."""
+    """Raises Refused with the reasons of those that refuse, one per line."""
     refused = [v.reason or f"Gate {v.gate} refused." for v in verdicts if not v.allow]
     if refused:
-        raise GateRefused("\n".join(refused))
+        raise Refused("\n".join(refused), verdicts)
