@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import string
 import subprocess
 import sys
 import time
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus_helpers import consented, modes
+from claude_lines import SESSION, patrol
+from corpus_helpers import consented, modes, raw_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.corpus import capture
 from gt_plugins.corpus.lock import sweep_lock
+from gt_plugins.corpus.store import Store
 from gt_plugins.settings import update_settings
 from gt_plugins.town.root import Town
 
@@ -257,3 +261,24 @@ def test_read_payload_stops_at_one_object(value: dict[str, Any]) -> None:
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_from_the_hook_to_the_corpus(town: Town, isolated: Path) -> None:
+    """The real worker, the real scrubber, no help: a planted key is nowhere, and the session is there."""
+    consented(town)
+    key = "ghp_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
+    script = patrol(town.root / "deacon", word=f"token {key} patrol")
+    path = script.write(isolated / ".claude/projects/p")
+    value = payload(town, transcript_path=str(path), session_id=SESSION)
+    assert run(json.dumps(value).encode(), env={"GT_ROLE": "deacon"}).returncode == 0
+    log = town.corpus_dir / "log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert json.loads(log.read_text())["captured"] == 1
+    with Store(town) as store:
+        found = store.session(SESSION)
+        assert store.search(key) == []
+    assert found is not None and found.session.role == "deacon" and len(found.session.turns) == 7
+    assert key not in json.dumps(found.session.to_json())
+    assert key.encode() not in raw_bytes(town.root) and spooled(town) == []

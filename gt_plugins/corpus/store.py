@@ -390,6 +390,18 @@ class Store:
             self._index(2 * number + 1, document_text(document))
         return "updated" if known else "captured"
 
+    def rewrite_document(
+        self, ref: str, document: Document, *, policy: str, redactions: Mapping[str, int]
+    ) -> None:
+        """Replace a stored document's content after scrubbing it again. Call :meth:`compact` at the end."""
+        with self.transaction():
+            old = self._rows("SELECT * FROM documents WHERE n = ?", int(ref.removeprefix("doc-")))[0]
+            self._unindex(2 * old["n"] + 1, document_text(_document(old)))
+            body = zlib.compress(_encodable(document.content).encode())
+            sql = "UPDATE documents SET key = ?, body = ?, policy = ?, redactions = ? WHERE n = ?"
+            self._run(sql, document.key, body, policy, _json(redactions), old["n"])
+            self._index(2 * old["n"] + 1, document_text(document))
+
     def retire_documents(self, source: str, keys: Iterable[str]) -> int:
         """Mark documents of a source that are not among ``keys`` as no longer current; returns how many."""
         kept = set(keys)
