@@ -227,6 +227,21 @@ def test_purge_of_a_session_leaves_nothing(filled: Town, gt_corpus: Any, tmp_pat
     assert json.loads(gt_corpus("sweep", "--json")[1])["skipped"] == {"purged": 1}
 
 
+def test_a_purge_can_be_run_again(filled: Town, gt_corpus: Any) -> None:
+    gt_corpus("sweep")
+    with Store(filled) as store:
+        store.delete_sessions([SESSION])  # as a purge leaves it that was killed before it could compact
+    result = json.loads(gt_corpus("purge", "--session", SESSION, "--json")[1])
+    assert result["sessions"] == [SESSION]
+    assert b"zebra" not in raw_bytes(filled.corpus_dir)
+
+
+def test_stats_on_a_terminal(filled: Town, gt_corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gt_corpus("sweep")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert "witness" in gt_corpus("stats")[1]
+
+
 def test_purge_before_a_date(filled: Town, gt_corpus: Any) -> None:
     gt_corpus("sweep")
     gt_corpus("collect")

@@ -185,8 +185,24 @@ def stats(town: TownOption = None, json: JsonOption = False) -> None:
         ("files left out", found.left_out),
     )
     for title, counts in pictures:
-        for line in bars(title, counts):
-            print(line)
+        _print_picture(bars(title, counts))
+
+
+def _print_picture(lines: list[str]) -> None:
+    """A title and its bars, in colour on a terminal."""
+    lines = [_printable(line) for line in lines]
+    if not lines or not sys.stdout.isatty():
+        print("".join(f"{line}\n" for line in lines), end="")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(lines[0], style="bold"))
+    for line in lines[1:]:
+        text = Text(line)
+        text.highlight_regex("[█▏▎▍▌▋▊▉]+", "cyan")
+        console.print(text, soft_wrap=True)
 
 
 @app.command()

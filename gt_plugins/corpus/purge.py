@@ -42,7 +42,8 @@ def purge(town: Town, session: str | None = None, before: str | None = None) -> 
     """Delete one session (with its subagents) or all that ended before a date.
 
     What can be found again only through the rows (dataset folders) goes first, so that a purge that was
-    killed can be run again. Raises UserError for a wrong session or date, before anything is deleted.
+    killed, or could not empty the log because somebody was reading, can be run again. Raises UserError for a
+    wrong session or date, before anything is deleted.
     """
     if (session is None) == (before is None):
         raise UserError("say what to purge: --session ID or --before DATE")
@@ -88,7 +89,7 @@ def _sessions(store: Store, session: str | None, limit: str, spooled: set[str]) 
     """Ids of the sessions meant, with their subagents."""
     if session is None:
         return store.session_ids(before=limit)
-    if session in spooled and session not in store.session_ids(session):
+    if session in spooled | store.purged() and session not in store.session_ids(session):
         return [session]
     main = store.resolve_session(session)
     return [i for i in store.session_ids(main) if i == main or i.startswith(f"{main}.")]
