@@ -36,9 +36,9 @@ def plain(folder: Path, llama: Path) -> Path:
     return export(llama, None, folder / "plain")["f16"]
 
 
-def prompts(base: Path, count: int = 60) -> list[list[int]]:
+def prompts(base: Path, count: int = 40) -> list[list[int]]:
     renderer = Renderer.from_folder(base)
-    return [renderer.encode(chat)[-150:] for chat in sample_chats(renderer, count, seed=1)]
+    return [renderer.encode(chat)[-100:] for chat in sample_chats(renderer, count, seed=1)]
 
 
 # -- token ids --------------------------------------------------------------------------------------
@@ -98,13 +98,11 @@ def test_merged_quantized_and_beside_answer_as_the_original(folder: Path, llama:
     adapter = write_adapter(llama, folder / "adapter")
     files = export(llama, adapter, folder / "tuned", ("f16", "q8_0", "lora"))
     asked = prompts(llama)
-    assert top1_parity(llama, adapter, files["f16"], asked).share >= 0.95
-    assert top1_parity(llama, adapter, plain, asked, files["lora"]).share >= 0.95
+    checked = verify(llama, adapter, {"f16": files["f16"], "lora": files["lora"], "base": plain}, asked)
+    assert set(checked) == {"f16", "lora"} and all(p.share >= 0.95 for p in checked.values())
     # Random weights have far more near-ties than trained ones, on which Q8_0 keeps 98 of 100.
     assert top1_parity(llama, adapter, files["q8_0"], asked).share >= 0.75
-    assert top1_parity(llama, None, files["f16"], asked).share < 0.5, "the adapter makes a difference"
-    checked = verify(llama, adapter, {"f16": files["f16"], "lora": files["lora"], "base": plain}, asked)
-    assert set(checked) == {"f16", "lora"}
+    # Without the adapter the original says something else: the agreement above means something.
     with pytest.raises(NonRetriableError, match="best next tokens agree"):
         verify(llama, None, {"f16": files["f16"]}, asked)
 
@@ -135,7 +133,7 @@ def test_each_family_answers_as_the_original(tmp_path: Path, family: str, change
     adapter = write_adapter(base, tmp_path / "adapter", use_rslora=True)
     files = export(base, adapter, tmp_path / "out", ("f16", "lora"))
     alone = export(base, None, tmp_path / "out")["f16"]
-    asked = prompts(base, 40)
+    asked = prompts(base)
     assert top1_parity(base, adapter, files["f16"], asked).share >= 0.95
     assert top1_parity(base, adapter, alone, asked, files["lora"]).share >= 0.95
 
