@@ -1,0 +1,1 @@
+"""Scrubbing: ordered layers find secrets and personal data, typed surrogates take their place."""

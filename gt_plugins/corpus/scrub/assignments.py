@@ -1,0 +1,302 @@
+"""``key = value`` in all its clothes: .env, YAML, JSON, code, flags, queries, XML, name/value pairs, prose.
+
+A keyword such as ``token`` has been met at a place; the key around it is read, then what joins it to a
+value, then the value, and :mod:`.judge` says whether that is a secret. Everything is bounded, so that the
+work for one keyword does not depend on the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .judge import PASSWORD, is_code, is_placeholder, is_secret, key_strength, looks_random
+from .layers import Hit
+from .scan import entropy, word_left
+
+KEYWORDS: tuple[str, ...] = tuple(
+    (
+        'pass|pwd|pswd|pw|pin=|pin:|pin"|pin\\"|secret|token|credential|creds|apikey|api_key|api-key|api key|'
+        "accesskey|access_key|access-key|access key|privatekey|private_key|private-key|private key|"
+        "signing_key|"
+        "signingkey|signing-key|encryption_key|encryptionkey|encrypt_key|master_key|masterkey|auth|account_key|"
+        "accountkey|shared_key|service_key|deploy_key|license_key|licensekey|hmac_key|session_key|app_key|app-key|"
+        "appkey|application_key|consumer_key|storage_key|subscription-key|subscription_key|function_key|"
+        "functions-key|crypt_key|jwt|connectionstring|connection_string|connection-string|identified by|"
+        "integration_key|integration-key|ingest_key|write_key|writekey|admin_key|admin-key|rpc_key|client_key|"
+        "server_key|bot_key|salt_key"
+    ).split("|")
+)
+MNEMONICS = ("mnemonic", "seed phrase", "seed_phrase", "seedphrase", "recovery phrase", "recovery_phrase")
+VENDORS: tuple[str, ...] = tuple(
+    "adafruit adobe airtable algolia alibaba amplitude asana atlassian auth0 azure beamer bitbucket "
+    "bittrex bugsnag cloudflare cloudinary codecov cohere coinbase confluent contentful datadog "
+    "deepgram deepl deepseek discord droneci dropbox elevenlabs etsy facebook fastly finicity finnhub "
+    "flickr freshbooks gitter gocardless heroku honeycomb hubspot intercom jfrog artifactory jira "
+    "kraken kucoin launchdarkly linkedin lob_ logdna looker mailchimp mailgun mapbox mattermost meraki "
+    "messagebird mistral mixpanel netlify newrelic new_relic nytimes okta openweather pagerduty "
+    "pinecone plaid posthog privateai pusher rapidapi rollbar segment sendbird sendinblue sentry "
+    "shodan snyk sonar splunk squarespace stability sumologic telegram together travis twilio twitch "
+    "twitter vercel voyage wandb yandex zendesk zoho".split()
+)
+
+_KEY_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_REST = re.compile(r"[A-Za-z0-9_-]{0,24}")
+_ASSIGN = re.compile(
+    r"(?:\\{0,8}[\"'`]|%2[27])?\*{0,2}\s{0,6}\]?\s{0,6}"
+    r"(?P<typed>:\s?(?:str|String|string|&str|Optional\[str\]|str \| None|auto|var))?"
+    r"\s{0,6}(?P<op>:=|=>|={1,3}|:|%3[AaDd](?:%20|\+)?(?:%2[27])?)\*{0,2}\s{0,6}"
+)
+_PAIR = re.compile(
+    r"(?:\\{0,8}[\"'])?\s{0,4},?\s{0,4}"
+    r"(?:(?:\\+n|\n)[ \t+-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?)?"
+    r"(?:\\{0,8}[\"'])?[Vv]alue(?:\\{0,8}[\"'])?\s{0,3}[:=]\s{0,3}"
+)
+_ARGUMENT = re.compile(
+    r"\\{0,8}[\"']\s{0,3},\s{0,3}(?=\\{0,8}[\"'])|\(\s{0,2}(?=\\{0,8}[\"'])|(?:\\{0,8}[`*\"']{1,3})?\s{0,30}[|│]\s{0,3}(?=[^|\s])"
+)
+_TAG = re.compile(r"(?:\\{0,8}[\"'])?\s?>")
+_GAP = re.compile(
+    r"[ \t]{1,40}"
+    r"(?P<verb>(?:(?:(?:was|is|has been) )?(?:changed|set|reset|updated) to|is|was|as)[ \t:]{1,3})?(?=\S)"
+)
+_LOGIN_PAIR = re.compile(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\"'`\\,;]{6,128})")
+_OPENING = re.compile(r"[fbruFBRU]{0,2}(\\{0,8})(\"\"\"|[\"'`])")
+_LITERAL_BARE = re.compile(r"[^\s\"'`\\\x00]{1,2048}")
+_BARE = re.compile(r"(?:[^\s\"'`,;&|<>(){}\[\]\\\x00]|\$\{|\{\{){1,2048}")
+_ENCODED = re.compile(
+    r"(?:[A-Za-z0-9._~!*+/=-]|%(?!26|22|20|0[AaDd]|7[Dd]|2[Cc]|3[Bb])[0-9A-Fa-f]{2}){1,1024}"
+)
+_CUT = re.compile(r";\s?[A-Za-z][\w ]{1,30}=|[;,]$|[.:]+$|\)+$")
+_NETRC = re.compile(r"\b(?:login|machine|user)\s+\S+\s+(?:password\s*)?$", re.IGNORECASE)
+_CONFIGURE = re.compile(
+    r"\b(?:set|config|configure|add|put|create)\s+(?:\S+\s+)?(?:-\S+\s+)?[\w./:@-]{0,60}$"
+)
+_TRAIL = ".,:;"
+_VENDOR = re.compile(
+    r"[A-Za-z0-9_.-]{0,24}(?:\\{0,8}[\"'`])?\]?\s{0,3}(?::=|=>|=|:)\s{0,3}(?:\\{0,8}[\"'`])?([A-Za-z0-9][A-Za-z0-9_=/+.~-]{14,149})"
+)
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_SECRETIVE = re.compile(r"(?i)key|token|secret|auth|pass|cred|api|dsn|webhook")
+_PHRASE = re.compile(r"[\"'`:=\s\\]{1,12}((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,8})(?![a-z ])")
+_SIGNATURE = re.compile(r"([A-Za-z0-9%+/=_-]{24,1024})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    start: int
+    end: int
+    text: str
+    quoted: bool
+
+
+def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """A keyword of :data:`KEYWORDS` stands at ``text[start:end]``; add a hit for its value, if it has one."""
+    if text[end - 1] in "=:\"' ":
+        end -= 1
+    stop = _REST.match(text, end).end()  # type: ignore[union-attr]
+    left = word_left(text, start, _KEY_CHARS, 60)
+    key = text[left:stop]
+    strength = PASSWORD if key.lower() == "identified by" else key_strength(key)
+    if not strength:
+        return 0
+    value, strict, literal = _read(text, left, stop, key)
+    if value is None:
+        return 0
+    if "cred" in key.lower() and not value.quoted:
+        return _login_pair(text, value.start, out)
+    if strict:
+        good = looks_random(value.text, 6 if strength == PASSWORD else 12) and not (
+            is_placeholder(value.text) or is_code(value.text)
+        )
+    else:
+        good = is_secret(strength, key, value.text, value.quoted, literal)
+    if good:
+        out.append(Hit(value.start, value.end, kind_of(key, strength)))
+        return value.end
+    return _after(value.start, value.end)
+
+
+def _after(start: int, end: int) -> int:
+    """Where to go on after a value that is none: into a short one, but past much of a long one."""
+    return start + (end - start) // 4 if end - start > 256 else 0
+
+
+def _login_pair(text: str, start: int, out: list[Hit]) -> int:
+    """``credentials: admin / hunter2!``."""
+    pair = _LOGIN_PAIR.match(text, start)
+    if pair is None or not looks_random(pair[1], 6) or is_placeholder(pair[1]):
+        return 0
+    out.append(Hit(pair.start(1), pair.end(1), "password"))
+    return pair.end()
+
+
+def find_query(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """``?key=…`` and ``&code=…`` of an address."""
+    value = _BARE.match(text, end)
+    if value is None or len(value[0]) < 20:
+        return 0
+    if len(value[0]) > 512 or not looks_random(value[0], 20) or is_placeholder(value[0]):
+        return _after(end, value.end())
+    out.append(Hit(end, value.end(), "api_key"))
+    return value.end()
+
+
+def kind_of(key: str, strength: int) -> str:
+    """``password``, ``api_key``, ``token`` or ``secret``."""
+    if strength == PASSWORD:
+        return "password"
+    low = key.lower()
+    return "api_key" if low.endswith("key") else "token" if "token" in low else "secret"
+
+
+def find_keyed(key: str, value: str) -> list[Hit]:
+    """The value of a JSON object's key: a secret by its key alone."""
+    strength = key_strength(key)
+    if not strength or not is_secret(strength, key, value, True, True):
+        return []
+    return [Hit(0, len(value), kind_of(key, strength))]
+
+
+def _read(text: str, left: int, stop: int, key: str) -> tuple[_Value | None, bool, bool]:
+    """(value, judge strictly, its place admits only literals)."""
+    at = _ASSIGN.match(text, stop)
+    if at is not None:
+        encoded = at["op"].startswith("%")
+        tight = at.end() - stop <= 2 or key.startswith("-") or encoded
+        literal = tight or _starts_line(text, left)
+        value = _value(text, at.end(), literal and _env_like(text, left, at["op"]), encoded)
+        return value, False, literal and at["typed"] is None
+    tag = _TAG.match(text, stop)
+    if tag is not None and (tag.end() > stop + 1 or text[left - 1 : left] == "<"):
+        close = text.find("<", tag.end(), tag.end() + 300)
+        value = _Value(tag.end(), close, text[tag.end() : close], True) if close > tag.end() else None
+        return value, False, True
+    at = _PAIR.match(text, stop)
+    if at is not None:
+        return _value(text, at.end(), False, False), False, True
+    at = _ARGUMENT.match(text, stop)
+    if at is not None:
+        return _value(text, at.end(), False, False), True, False
+    return _after_gap(text, left, stop, key)
+
+
+def _after_gap(text: str, left: int, stop: int, key: str) -> tuple[_Value | None, bool, bool]:
+    """A flag's argument, ``IDENTIFIED BY 'x'``, netrc, ``configure set key value``, ``the password is x``."""
+    gap = _GAP.match(text, stop)
+    if gap is None:
+        return None, False, False
+    value = _value(text, gap.end(), False, False)
+    if value is None:
+        return None, False, False
+    if key.startswith("-"):
+        return (None if value.text.startswith("-") else value), False, True
+    if value.quoted:
+        return value, len(value.text) < 6, False
+    before = text[max(0, left - 100) : left]
+    if _NETRC.search(before):
+        return value, False, True
+    if gap["verb"] or ("_" in key and _CONFIGURE.search(before)):
+        return value, True, False
+    if gap.end() - stop > 2 and _starts_line(text, left):
+        return value, True, False  # a table of names and values
+    return (value if _is_striking(value.text) else None), True, False
+
+
+def _is_striking(value: str) -> bool:
+    """So unlike a word that nothing has to announce it: long and random, or of three kinds of characters."""
+    if len(value) >= 20:
+        return entropy(value) >= 3.3
+    kinds = (any(map(str.islower, value)), any(map(str.isupper, value)), any(map(str.isdigit, value)))
+    odd = any(c in "!@#$%^&*+?" for c in value)
+    return len(value) >= 8 and kinds[2] and sum(kinds) + odd >= 3 and not is_code(value) and "/" not in value
+
+
+def _starts_line(text: str, at: int) -> bool:
+    """Whether only indentation, ``export``, a list dash, a diff or comment sign stands before ``at``."""
+    window = text[max(0, at - 24) : at]
+    return bool(
+        re.search(
+            r"(?:^|\n|\\n)[ \t]*(?:[-+#>]\s?|\d{1,6}(?:→|\t|\\t|:)\s*)?(?:export |set |ENV |ARG |- )?[\"']?$",
+            window,
+        )
+    )
+
+
+def _env_like(text: str, left: int, op: str) -> bool:
+    return op == "=" and _starts_line(text, left)
+
+
+def _value(text: str, at: int, env: bool, encoded: bool) -> _Value | None:
+    """The literal at ``at``: to its closing quote, or to whatever ends a bare word."""
+    opening = _OPENING.match(text, at)
+    if opening is not None:
+        return _quoted(text, opening)
+    bare = (_ENCODED if encoded else _LITERAL_BARE if env else _BARE).match(text, at)
+    if bare is None:
+        return None
+    end = bare.end()
+    cut = _CUT.search(text, at, end)
+    if cut is not None:
+        end = cut.start()
+    while end > at and text[end - 1] in _TRAIL:
+        end -= 1
+    return _Value(at, end, text[at:end], False) if end > at else None
+
+
+def _quoted(text: str, opening: re.Match[str]) -> _Value | None:
+    start, delimiter = opening.end(), opening[1] + opening[2]
+    if opening[2] == '"""':
+        return None
+    limit = min(len(text), start + 4100)
+    close = text.find(delimiter, start, limit)
+    while close > start and not opening[1] and text[close - 1] == "\\":
+        close = text.find(delimiter, close + 1, limit)
+    if close < 0:
+        close = _BARE.match(text, start).end() if _BARE.match(text, start) else start  # type: ignore[union-attr]
+    body = text[start:close]
+    line = re.search(r"[\n\x00]", body)
+    if line is not None:
+        return None
+    return _Value(start, close, body, True) if body else None
+
+
+def find_vendor(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """A provider's name with something generated assigned to it: ``ALGOLIA_ID=…``, ``"datadog": "…"``."""
+    match = _VENDOR.match(text, end)
+    if match is None:
+        return 0
+    value = match[1].rstrip(".")
+    left = word_left(text, start, _KEY_CHARS, 40)
+    key = text[left : match.start(1)]
+    if _UUID.fullmatch(value) and not _SECRETIVE.search(key):
+        return 0
+    good = looks_random(value, 15) and entropy(value) >= 3.0 and any(c.isdigit() for c in value)
+    if (
+        good
+        and (_SECRETIVE.search(key) or len(value) >= 20)
+        and not (is_code(value) or is_placeholder(value))
+    ):
+        out.append(Hit(match.start(1), match.start(1) + len(value), "api_key"))
+        return match.end()
+    return 0
+
+
+def find_mnemonic(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """A wallet's seed phrase: 12 to 24 words after the keyword."""
+    match = _PHRASE.match(text, end)
+    if match is None:
+        return 0
+    out.append(Hit(match.start(1), match.end(1), "seed_phrase"))
+    return match.end()
+
+
+def find_signature(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """The signature of a presigned address."""
+    match = _SIGNATURE.match(text, end)
+    if match is None:
+        return 0
+    if not looks_random(match[1], 24):
+        return _after(end, match.end())
+    out.append(Hit(match.start(1), match.end(1), "signature"))
+    return match.end()

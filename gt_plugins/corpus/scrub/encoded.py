@@ -1,0 +1,88 @@
+"""Base64 that holds a secret: ``user:password``, a dotenv file, a key, a JSON document.
+
+Candidates are runs of letters and digits of 12 characters and more; those of one case (words, hashes) are
+passed over at once, those that do not decode to plain text (digests, images, identifiers) right after.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+
+from .judge import is_placeholder, looks_random
+from .layers import Hit
+from .scan import word_left
+from .surrogates import decode_base64
+
+CANDIDATE = "a" * 12
+"""In the class form of a text: the literal that a run is found by."""
+_RUN = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_ALNUM = frozenset(string.ascii_letters + string.digits)
+_BASE64 = _ALNUM | frozenset("+/_-")
+_LIMIT = 1 << 20
+_USER_PASSWORD = re.compile(r"[A-Za-z0-9._@+-]{2,64}:(\S{4,128})")
+_BARE_RULES = re.compile(
+    r"(?:pat[A-Za-z0-9]{14}\.[a-f0-9]{64}|[MNO][A-Za-z0-9_-]{23,27}\.[\w-]{6}\.[\w-]{27,40}|"
+    r"(?:pat|sat)\.[\w-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{20}|sl\.[\w-]{120,})(?![\w.])",
+    re.ASCII,
+)
+_PRINTABLE = frozenset(range(32, 127)) | {9, 10, 13}
+
+
+def find_runs(text: str, starts: list[int], inner: Callable[[str], list[Hit]], out: list[Hit]) -> None:
+    """Look at each run that begins at one of ``starts`` (ascending); ``inner`` scans what one decodes to."""
+    done = 0
+    for start in starts:
+        probe = text[start : start + 12]
+        if start >= done and not (probe.islower() or probe.isdecimal() or probe.isupper()):
+            done = _one_run(text, start, done, inner, out)
+
+
+def _one_run(text: str, start: int, floor: int, inner: Callable[[str], list[Hit]], out: list[Hit]) -> int:
+    """Returns where the run ends."""
+    begin = word_left(text, start + 1, _ALNUM, start + 1 - floor)
+    for at in (begin, begin - 3, begin - 4):
+        bare = _BARE_RULES.match(text, at) if at >= 0 else None
+        if bare is not None and looks_random(bare[0], 40):
+            out.append(Hit(at, bare.end(), "token"))
+            return bare.end()
+    run = _RUN.match(text, begin)
+    if run is None:
+        return start + 1
+    if not _judge_run(text, begin, run.end(), inner, out):
+        wider = word_left(text, begin + 1, _BASE64, begin + 1 - floor)
+        if wider < begin:
+            _judge_run(text, wider, run.end(), inner, out)
+    return run.end()
+
+
+def _judge_run(text: str, begin: int, end: int, inner: Callable[[str], list[Hit]], out: list[Hit]) -> bool:
+    plain = _plain_text(text[begin:end])
+    if plain is None:
+        return False
+    pair = _USER_PASSWORD.fullmatch(plain)
+    if (
+        pair is not None
+        and not plain.startswith(("http:", "https:", "file:"))
+        and not is_placeholder(pair[1])
+    ):
+        out.append(Hit(begin, end, "basic_auth"))
+    elif inner(plain):
+        out.append(Hit(begin, end, "base64"))
+    else:
+        return False
+    return True
+
+
+def _plain_text(run: str) -> str | None:
+    """What ``run`` decodes to, if that is printable ASCII."""
+    if not 12 <= len(run.rstrip("=")) <= _LIMIT:
+        return None
+    head = decode_base64(run[:64] if len(run) > 64 else run)
+    if head is None or not head.isascii() or not _PRINTABLE.issuperset(head):
+        return None
+    raw = decode_base64(run)
+    if raw is None or not _PRINTABLE.issuperset(raw):
+        return None
+    return raw.decode("ascii")

@@ -1,0 +1,457 @@
+"""The scrubber: runs the layers, settles overlaps, puts surrogates in, and leaves the shape of a value alone.
+
+All strings of a value are joined and scanned in one call per layer; keys, ids and numbers stay. Where hits
+overlap, what is a surrogate already is kept, then the longest hit wins, then the earliest layer.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from ...town.root import Town
+from ...transcripts.model import Session
+from .judge import PASSWORD, key_strength
+from .layers import SEPARATOR, Hit, Layer, Policy, ScrubError
+from .policy import rules_version, town_policy
+from .scan import Automaton, forget, haystack
+from .surrogates import BLANK_MEDIA, Surrogates
+
+POLICY_VERSION = rules_version()
+"""The version of the built-in rules; ``Scrubber.policy.version`` adds lists and third-party layers to it."""
+
+_BATCH = 1 << 20
+_ROUNDS = 4
+_PIECE = 4
+_AROUND = 1024
+_CACHED = 256
+_CACHE = 50_000
+_ID_KEYS = frozenset(
+    "uuid parentUuid id tool_use_id toolUseID sessionId session_id requestId request_id leafUuid "
+    "messageId promptId sourceToolAssistantUUID sourceToolUseID parent agentId logicalParentUuid "
+    "callId call_id".split()
+)
+_ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|"
+    r"(?:msg|toolu|srvtoolu|req|call|fc|rs|resp|chatcmpl|run|agent|ses|prt|item)[_-][A-Za-z0-9_-]{4,64}",
+    re.ASCII,
+)
+_VALUE_KEYS = frozenset({"value", "Value", "default"})
+_FLAG = re.compile(r"--?([A-Za-z][\w-]{1,40})")
+
+
+_Counts = Counter[tuple[str, str]]
+"""(layer, kind) → replacements."""
+_Change = tuple[str, _Counts]
+"""What a text becomes, and by what."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    start: int
+    end: int
+    kind: str
+    layer: str
+    rank: int
+
+
+def collect_layers(policy: Policy) -> list[Layer]:
+    """The layers of every plugin, ours included, in the order they run."""
+    from ...plugins import plugin_manager
+
+    offered = plugin_manager().hook.gt_scrub_layers(policy=policy)
+    return [layer for layers in offered for layer in layers]
+
+
+class Scrubber:
+    """Scrubs texts, JSON values and sessions by one policy. Not for use from several threads at once."""
+
+    def __init__(self, policy: Policy, layers: Sequence[Layer] | None = None) -> None:
+        chosen = collect_layers(policy) if layers is None else layers
+        self.layers = sorted(chosen, key=lambda layer: (layer.order, layer.name))
+        self.policy = _with_layers(policy, self.layers)
+        self.totals: _Counts = Counter()
+        """Replacements so far."""
+        self._surrogates = Surrogates(policy.key, self._rescrub)
+        self._allowed = tuple(a.lower() for a in policy.allow)
+        self._allow = Automaton(
+            a.encode("latin-1", "replace").lower().decode("latin-1") for a in policy.allow
+        )
+        self._keyed = [layer for layer in self.layers if layer.find_keyed is not None]
+        self._known: dict[str, _Change | None] = {}
+        self._plain_keys: set[str] = set()
+
+    def text(self, text: str) -> tuple[str, Counter[str]]:
+        """The scrubbed text and how many values of each kind were replaced. Raises ScrubError."""
+        found = self._many([text])
+        forget()
+        if text not in found:
+            return text, Counter()
+        fresh, counts = found[text]
+        return fresh, self._count(counts)
+
+    def value(self, value: Any) -> tuple[Any, Counter[str]]:
+        """A JSON value with its strings scrubbed; the same object if nothing was found. Raises ScrubError."""
+        if len(self._plain_keys) > _CACHE:
+            self._plain_keys.clear()
+        leaves = _Leaves(self._plain_keys)
+        try:
+            leaves.walk(value)
+        except RecursionError:
+            raise ScrubError("nested too deeply to be scrubbed") from None
+        fresh, counts = self._leaves(leaves)
+        forget()
+        return (leaves.rebuild(value, fresh) if counts else value), self._count(counts)
+
+    def session(self, session: Session) -> tuple[Session, Counter[str]]:
+        """A session with the blocks of its turns and its folder scrubbed; ids, roles and times stay."""
+        blocks = [list(turn.blocks) for turn in session.turns]
+        (blocks, cwd), counts = self.value([blocks, session.cwd])
+        turns = tuple(replace(t, blocks=tuple(b)) for t, b in zip(session.turns, blocks, strict=True))
+        return replace(session, turns=turns, cwd=cwd), counts
+
+    # --- strings
+
+    def _count(self, counts: _Counts) -> Counter[str]:
+        """Add to the totals, and tell by kind alone."""
+        self.totals += counts
+        kinds: Counter[str] = Counter()
+        for (_, kind), number in counts.items():
+            kinds[kind] += number
+        return kinds
+
+    def _rescrub(self, text: str) -> str:
+        found = self._many([text])
+        return found[text][0] if text in found else text
+
+    def _leaves(self, leaves: _Leaves) -> tuple[dict[tuple[str, str], str], _Counts]:
+        """What becomes of each (key, string) that changes, and the counts over all occurrences."""
+        keyed = {pair: hits for pair in leaves.strings if pair[0] and (hits := self._find_keyed(*pair))}
+        changed = self._many(t for t in {text: None for _, text in leaves.strings})
+        fresh: dict[tuple[str, str], str] = {}
+        counts: _Counts = Counter()
+        for pair, times in leaves.strings.items():
+            result = self._settle(pair[1], keyed[pair]) if pair in keyed else changed.get(pair[1])
+            if result is not None:
+                fresh[pair] = result[0]
+                for what, number in result[1].items():
+                    counts[what] += number * times
+        names = {text for key, text in leaves.strings if not key}
+        self._plain_keys.update(n for n in names if ("", n) not in fresh and len(n) <= 64)
+        for (key, digits), times in leaves.numbers.items():
+            made = self._surrogates.make("number", digits)
+            if made != digits:
+                fresh[key, digits] = made
+                counts["secrets", "password"] += times
+        if leaves.media:
+            counts["secrets", "media"] += leaves.media
+        return fresh, counts
+
+    def _find_keyed(self, key: str, text: str) -> list[_Found]:
+        found = []
+        for rank, layer in enumerate(self.layers):
+            if layer.find_keyed is not None:
+                found += self._call(layer, rank, lambda find=layer.find_keyed: find(key, text), len(text))
+        if found and all(
+            f.end - f.start == len(text) and self._surrogates.is_own(f.kind, text) for f in found
+        ):
+            return []
+        return found
+
+    def _many(self, texts: Iterable[str]) -> dict[str, _Change]:
+        """Those of ``texts`` that change, with what they become."""
+        changed: dict[str, _Change] = {}
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            if text in self._known:
+                result = self._known[text]
+                if result is not None:
+                    changed[text] = result
+                continue
+            batch.append(text)
+            size += len(text) + len(SEPARATOR)
+            if size >= _BATCH:
+                self._batch(batch, changed)
+                batch, size = [], 0
+        if batch:
+            self._batch(batch, changed)
+        return changed
+
+    def _batch(self, texts: list[str], changed: dict[str, _Change]) -> None:
+        for text, found in zip(texts, self._find_all(texts), strict=True):
+            result = self._settle(text, found) if found else None
+            if result is not None:
+                changed[text] = result
+            if len(text) <= _CACHED:
+                if len(self._known) >= _CACHE:
+                    self._known.clear()
+                self._known[text] = result
+
+    def _find_all(self, texts: list[str]) -> list[list[_Found]]:
+        """The hits of every layer in each text; texts that a hit straddles are searched again alone."""
+        if len(texts) == 1:
+            return [self._find(texts[0])]
+        starts, at = [], 0
+        for text in texts:
+            starts.append(at)
+            at += len(text) + len(SEPARATOR)
+        found: list[list[_Found]] = [[] for _ in texts]
+        astray: set[int] = set()
+        for hit in self._find(SEPARATOR.join(texts)):
+            index = bisect_left(starts, hit.start + 1) - 1
+            base = starts[index]
+            if hit.end <= base + len(texts[index]):
+                found[index].append(_Found(hit.start - base, hit.end - base, hit.kind, hit.layer, hit.rank))
+            else:
+                astray.update(range(index, bisect_left(starts, hit.end)))
+        for index in astray:
+            found[index] = self._find(texts[index])
+        return found
+
+    def _find(self, text: str) -> list[_Found]:
+        found: list[_Found] = []
+        for rank, layer in enumerate(self.layers):
+            found += self._call(layer, rank, lambda find=layer.find: find(text), len(text))
+        return found
+
+    def _call(self, layer: Layer, rank: int, find: Any, size: int) -> list[_Found]:
+        try:
+            hits: list[Hit] = find()
+            return [
+                _Found(h.start, h.end, h.kind, layer.name, rank) for h in hits if 0 <= h.start < h.end <= size
+            ]
+        except Exception as error:
+            raise ScrubError(f"scrub layer {layer.name} failed ({type(error).__name__})") from None
+
+    # --- replacing
+
+    def _settle(self, text: str, found: list[_Found]) -> _Change | None:
+        """Replace until nothing more is found; None where all that was found may stay."""
+        counts: _Counts = Counter()
+        current = text
+        for _ in range(_ROUNDS):
+            chosen = self._resolve(current, found)
+            if not chosen:
+                break
+            current, places = self._replace(current, chosen, counts)
+            if self._is_settled(current, places):
+                break
+            found = self._find(current)
+        return (current, counts) if current != text else None
+
+    def _is_settled(self, text: str, places: list[tuple[int, int]]) -> bool:
+        """Whether nothing new is found around the surrogates; where something is, the text is done again."""
+        windows: list[list[int]] = []
+        for start, end in places:
+            if windows and start - _AROUND <= windows[-1][1]:
+                windows[-1][1] = end + _AROUND
+            else:
+                windows.append([max(0, start - _AROUND), end + _AROUND])
+        near = [text[start:end] for start, end in windows]
+        return not any(self._resolve(t, f) for t, f in zip(near, self._find_all(near), strict=True) if f)
+
+    def _replace(self, text: str, chosen: list[_Found], counts: _Counts) -> tuple[str, list[tuple[int, int]]]:
+        """The text with surrogates, and where they stand in it."""
+        out: list[str] = []
+        places: list[tuple[int, int]] = []
+        at = size = 0
+        for hit in chosen:
+            fresh = self._surrogates.make(hit.kind, text[hit.start : hit.end])
+            size += hit.start - at
+            places.append((size, size + len(fresh)))
+            out += (text[at : hit.start], fresh)
+            size += len(fresh)
+            at = hit.end
+            counts[hit.layer, hit.kind] += 1
+        out.append(text[at:])
+        return "".join(out), places
+
+    def _resolve(self, text: str, found: list[_Found]) -> list[_Found]:
+        """Hits to replace, by position, without overlaps."""
+        allowed = self._allow_spans(text)
+        claims: list[tuple[int, int]] = []
+        wanted: list[_Found] = []
+        for hit in sorted(set(found), key=lambda f: (f.start - f.end, f.rank, f.start)):
+            value = text[hit.start : hit.end]
+            if self._surrogates.is_own(hit.kind, value):
+                _claim(claims, hit.start, hit.end)
+            elif not self._is_allowed(hit, value, allowed):
+                wanted.append(hit)
+        chosen: list[_Found] = []
+        for hit in wanted:
+            free = _free(claims, hit.start, hit.end)
+            whole = free == [(hit.start, hit.end)]
+            parts = [hit] if whole else self._pieces(text, hit, free)
+            for part in parts:
+                chosen.append(part)
+                insort(claims, (part.start, part.end))
+        return sorted(chosen, key=lambda f: f.start)
+
+    def _pieces(self, text: str, hit: _Found, free: list[tuple[int, int]]) -> list[_Found]:
+        """What sticks out of a longer hit: a secret's rest is secret, but of no type of its own any more."""
+        if hit.rank != 0:
+            return []
+        return [
+            _Found(start, end, "token", hit.layer, hit.rank)
+            for start, end in free
+            if sum(c.isalnum() for c in text[start:end]) >= _PIECE
+            and not self._surrogates.is_own("token", text[start:end])
+        ]
+
+    def _allow_spans(self, text: str) -> list[tuple[int, int]]:
+        if not self._allowed:
+            return []
+        return [(start, end) for _, start, end in self._allow.hits(haystack(text).folded)]
+
+    def _is_allowed(self, hit: _Found, value: str, spans: list[tuple[int, int]]) -> bool:
+        if any(start <= hit.start and hit.end <= end for start, end in spans):
+            return True
+        if hit.kind not in ("email", "host"):
+            return False
+        return value.lower().endswith(tuple(glue + a for a in self._allowed for glue in ("@", ".")))
+
+
+def _claim(claims: list[tuple[int, int]], start: int, end: int) -> None:
+    if _free(claims, start, end) == [(start, end)]:
+        insort(claims, (start, end))
+
+
+def _free(claims: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """The parts of ``start … end`` that no claim covers; claims are sorted and do not overlap."""
+    index = bisect_left(claims, (start, start))
+    if index and claims[index - 1][1] > start:
+        index -= 1
+    free, at = [], start
+    while index < len(claims) and claims[index][0] < end:
+        if claims[index][0] > at:
+            free.append((at, claims[index][0]))
+        at = max(at, claims[index][1])
+        index += 1
+    if at < end:
+        free.append((at, end))
+    return free
+
+
+def _with_layers(policy: Policy, layers: Sequence[Layer]) -> Policy:
+    """The policy with third-party layers in its version."""
+    foreign = [
+        f"{x.name}={x.version}"
+        for x in layers
+        if not getattr(x.find, "__module__", "").startswith(__package__)
+    ]
+    return replace(policy, version="+".join([policy.version, *foreign])) if foreign else policy
+
+
+class _Leaves:
+    """The strings of one JSON value, each once per key that it stands under.
+
+    Most of a transcript is small strings in small objects, so the two loops over objects are written out.
+    """
+
+    def __init__(self, plain_keys: set[str]) -> None:
+        self.strings: dict[tuple[str, str], int] = {}
+        self.numbers: dict[tuple[str, str], int] = {}
+        self.media = 0
+        self._plain_keys = plain_keys
+
+    def walk(self, node: Any, key: str = "") -> None:
+        kind = type(node)
+        if kind is str:
+            if len(node) > 2 and not (key in _ID_KEYS and _ID.fullmatch(node)):
+                pair = (key, node)
+                self.strings[pair] = self.strings.get(pair, 0) + 1
+        elif kind is dict:
+            self._walk_dict(node)
+        elif kind is list or kind is tuple:
+            for item, name in zip(node, _list_keys(node, key), strict=True):
+                self.walk(item, name)
+        elif kind is int and abs(node) >= 1000 and key_strength(key) == PASSWORD:
+            pair = (key, str(abs(node)))
+            self.numbers[pair] = self.numbers.get(pair, 0) + 1
+
+    def _walk_dict(self, node: dict[Any, Any]) -> None:
+        media = "data" in node and _is_media(node)
+        self.media += media
+        strings = self.strings
+        for name, item in node.items():
+            if name not in self._plain_keys and type(name) is str:
+                strings["", name] = strings.get(("", name), 0) + 1
+            kind = type(item)
+            if kind is str and name not in _VALUE_KEYS:
+                if (
+                    len(item) > 2
+                    and not (name in _ID_KEYS and _ID.fullmatch(item))
+                    and not (media and name == "data")
+                ):
+                    pair = (name, item)
+                    strings[pair] = strings.get(pair, 0) + 1
+            elif item is not None and kind is not bool and kind is not float:
+                self.walk(item, _value_key(node, name))
+
+    def rebuild(self, node: Any, fresh: dict[tuple[str, str], str], key: str = "") -> Any:
+        """``node`` with every string of ``fresh`` replaced."""
+        kind = type(node)
+        if kind is str:
+            return node if key in _ID_KEYS and _ID.fullmatch(node) else fresh.get((key, node), node)
+        if kind is dict:
+            return self._rebuild_dict(node, fresh)
+        if kind is list or kind is tuple:
+            items = [self.rebuild(i, fresh, k) for i, k in zip(node, _list_keys(node, key), strict=True)]
+            return items if kind is list else tuple(items)
+        if kind is int and (key, str(abs(node))) in fresh:
+            return int(fresh[key, str(abs(node))]) * (1 if node >= 0 else -1)
+        return node
+
+    def _rebuild_dict(self, node: dict[Any, Any], fresh: dict[tuple[str, str], str]) -> dict[Any, Any]:
+        out = {}
+        media = "data" in node and _is_media(node)
+        for name, item in node.items():
+            kind = type(item)
+            if kind is str and name not in _VALUE_KEYS:
+                if media and name == "data":
+                    item = BLANK_MEDIA
+                elif not (name in _ID_KEYS and _ID.fullmatch(item)):
+                    item = fresh.get((name, item), item)
+            elif item is not None and kind is not bool and kind is not float:
+                item = self.rebuild(item, fresh, _value_key(node, name))
+            if name not in self._plain_keys and type(name) is str:
+                name = fresh.get(("", name), name)
+            out[name] = item
+        return out
+
+
+def _value_key(node: dict[Any, Any], name: Any) -> str:
+    """The key that says what a value is: in ``{"name": "API_KEY", "value": …}`` it is the name."""
+    if name in _VALUE_KEYS:
+        label = node.get("name") or node.get("key") or node.get("Name") or node.get("Key")
+        if type(label) is str:
+            return label
+    return name if type(name) is str else ""
+
+
+def _list_keys(node: Sequence[Any], key: str) -> list[str]:
+    """The key of each item: that of the list, or the command flag just before it."""
+    keys = [key] * len(node)
+    for index, (before, item) in enumerate(pairwise(node)):
+        if type(before) is str and type(item) is str and before.startswith("-"):
+            flag = _FLAG.fullmatch(before)
+            if flag is not None:
+                keys[index + 1] = flag[1]
+    return keys
+
+
+def _is_media(node: dict[Any, Any]) -> bool:
+    """An image or document in base64: it cannot be scrubbed, so a blank one takes its place."""
+    data = node.get("data")
+    return type(data) is str and node.get("type") == "base64" and data != BLANK_MEDIA and len(data) > 64
+
+
+def scrubber_for(town: Town) -> Scrubber:
+    """The scrubber of a town: its key, exact values, lists, and the layers of every plugin."""
+    return Scrubber(town_policy(town))

@@ -1,0 +1,185 @@
+"""Layer 3: exact values (people, users, hosts, environment secrets, the operator's list) and home paths.
+
+Names are told by a list, never guessed from prose. Home folders give their user away wherever they stand,
+so ``/home/NAME``, ``/Users/NAME``, ``C:\\Users\\NAME`` and the client's folder slugs ``-home-NAME-`` are
+found by form as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from .layers import Exact, Hit, Policy
+from .scan import Automaton, ends_word, haystack, starts_word
+
+GENERIC_USERS = frozenset(
+    "root user users username name you your yourname me home ubuntu debian centos fedora ec2-user "
+    "admin administrator runner node vscode codespace vagrant app git jenkins docker linuxbrew builder "
+    "build ci test tester public default shared guest all appuser www-data nobody postgres mysql redis "
+    "nginx daemon bin sys somebody someone foo bar example dev developer work workspace main demo "
+    "mayor deacon boot witness refinery polecat crew dog overseer".split()
+)
+"""Accounts that name no person: kept in paths and never made an exact value."""
+_HOMES = (
+    "/home/",
+    "/users/",
+    "\\users\\",
+    "-home-",
+    "-users-",
+    "%2fhome%2f",
+    "%2fusers%2f",
+    "\\/home\\/",
+    "\\/users\\/",
+)
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}(?<![.-])")
+_SLUG_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,31}(?=-)")
+_INTERNAL = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,5}(?:internal|corp|lan|intranet|local|localdomain|home)(?=[:/\s\"'`)\\,;]|$)",
+    re.IGNORECASE,
+)
+_EC2 = re.compile(r"ip-\d{1,3}-\d{1,3}-\d{1,3}-\d{1,3}(?:\.[a-z0-9-]+){0,3}", re.IGNORECASE)
+_KEPT_HOSTS = frozenset(
+    "metadata.google.internal host.docker.internal gateway.docker.internal kubernetes.docker.internal".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    value: str
+    kind: str
+    fold: bool
+    word: bool
+
+
+def make_find(policy: Policy) -> Callable[[str], list[Hit]]:
+    """The ``find`` of this layer for one policy."""
+    wanted = [_Wanted(e.value, e.kind, e.fold, e.word) for e in policy.exact if len(e.value) >= 3]
+    wanted += [_Wanted(d, "denied", True, len(d) < 5) for d in policy.deny if d.strip()]
+    table: dict[str, list[_Wanted]] = {}
+    for want in wanted:
+        for form in _forms(want):
+            table.setdefault(form.encode("latin-1", "replace").lower().decode("latin-1"), []).append(
+                _Wanted(form, want.kind, want.fold, want.word)
+            )
+    automaton = Automaton([*table, *_HOMES, "://", "@", "ip-"])
+    known = [tuple(table[k]) for k in table]
+
+    def find(text: str) -> list[Hit]:
+        out: list[Hit] = []
+        for number, start, end in automaton.hits(haystack(text).folded):
+            if number < len(known):
+                _check_exact(text, start, end, known[number], out)
+            elif number < len(known) + len(_HOMES):
+                _home(text, start, end, out)
+            else:
+                _host(text, start, end, out)
+        return out
+
+    return find
+
+
+def _forms(want: _Wanted) -> set[str]:
+    """The value and how it looks with other joints, escaped in JSON, percent-encoded and in base64."""
+    value = want.value
+    forms = {value}
+    if want.kind in ("person", "denied") and " " in value:
+        forms |= {value.replace(" ", glue) for glue in ("-", "_", ".", "%20", "+")}
+        forms.add(value.replace(" ", ""))
+    if want.kind == "person" and value.count(" ") == 1:
+        first, last = value.split(" ")
+        forms |= {f"{last}, {first}", f"{last}.{first}"}
+    if want.kind == "secret":
+        forms |= _encodings(value)
+    return {f for f in forms if len(f) >= 3}
+
+
+def _encodings(value: str) -> set[str]:
+    import base64
+    import json
+    from urllib.parse import quote, quote_plus
+
+    raw = value.encode("utf-8", "surrogatepass")
+    whole = base64.b64encode(raw).decode()
+    return {
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        quote(raw, safe=""),
+        quote_plus(raw),
+        whole,
+        whole.rstrip("="),
+        base64.urlsafe_b64encode(raw).decode(),
+    }
+
+
+def _check_exact(text: str, start: int, end: int, wanted: Iterable[_Wanted], out: list[Hit]) -> None:
+    found = text[start:end]
+    for want in wanted:
+        if found != want.value and not (want.fold and found.casefold() == want.value.casefold()):
+            continue
+        if want.word and not (starts_word(text, start) and ends_word(text, end)):
+            continue
+        out.append(Hit(start, end, want.kind))
+        return
+
+
+def _home(text: str, start: int, end: int, out: list[Hit]) -> None:
+    slug = text[start] == "-"
+    if slug and start > 0 and text[start - 1] not in "/\\\"'` \n":
+        return
+    at = end
+    while text[at : at + 1] == "\\" or (text[start] == "\\" and text[at : at + 1] == "/"):
+        at += 1
+    name = (_SLUG_USER if slug else _USER).match(text, at)
+    if name is None or name[0].lower() in GENERIC_USERS or (name[0].isupper() and "NAME" in name[0]):
+        return
+    if name[0].startswith("_") and text[at - 1] == "_":
+        return
+    out.append(Hit(name.start(), name.end(), "user"))
+
+
+def _host(text: str, start: int, end: int, out: list[Hit]) -> None:
+    """A name of a private network where only a host can stand; the cloud's names that hold an address."""
+    if text[start:end].lower() == "ip-":
+        match = _EC2.match(text, start)
+    else:
+        match = _INTERNAL.match(text, end)
+    if match is not None and match[0].lower() not in _KEPT_HOSTS and starts_word(text, match.start()):
+        out.append(Hit(match.start(), match.end(), "host"))
+
+
+def exact_person(name: str) -> list[Exact]:
+    """A person's full name, and each longer part of it that is no common word."""
+    name = " ".join(name.split())
+    if not 3 <= len(name) <= 80:
+        return []
+    found = [Exact(name, "person", fold=True)] if " " in name else [Exact(name, "person")]
+    parts = re.split(r"[\s.]+", name) if " " in name else []
+    found += [
+        Exact(p, "person")
+        for p in parts
+        if len(p) >= 4 and p[:1].isupper() and p.isalpha() and p.lower() not in COMMON_NAMES
+    ]
+    return found
+
+
+def exact_user(name: str) -> Iterator[Exact]:
+    """A user name, unless it names no person or is so short that it is a word in any text."""
+    if len(name) >= 4 and name.lower() not in GENERIC_USERS and not name.isdecimal():
+        yield Exact(name, "user")
+
+
+COMMON_NAMES = frozenset(
+    "will mark grant page bill rich chase hunter brown green white black young king long little best "
+    "cook baker wood woods stone field fields rose grace hope faith joy summer autumn april june "
+    "august dawn ruby jade pearl amber iris violet daisy ivy jack frank art gene dale glen cliff "
+    "forest lane drew miles chip pierce lance skip trip chance major price banks bush ford rice bean "
+    "berry bell bird fish wolf fox swan hawk crane drake marsh brook lake rivers hill hall house "
+    "church street park parks mill mills bridge castle knight bishop pope abbot prince duke noble "
+    "marshal sheriff judge cash penny sterling power powers strong swift sharp wise savage moody early "
+    "weeks day days winter snow frost storm rain cloud light bright case code java python ruby rust "
+    "swift dart test root admin user guest agent claude town gas mayor deacon witness refinery polecat "
+    "toast nux slit rictus".split()
+)
+"""Words that are also names: never matched alone."""

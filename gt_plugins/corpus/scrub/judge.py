@@ -1,0 +1,193 @@
+"""Is this key's value a secret, and is this value one or only a placeholder?
+
+Shared by every rule that has no format to rely on: assignments, headers, flags, map keys.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import pairwise
+
+from .scan import entropy
+
+PASSWORD, TOKEN = 2, 1
+"""Strength of a key: a password may be any word, a token must look random."""
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[A-Za-z]+|\d+")
+_QUALIFIERS = frozenset(
+    "value val plain text plaintext raw base64 b64 prod production dev staging stage test testing live "
+    "old new current default base string str primary secondary main backup sandbox local ci root admin "
+    "here".split()
+)
+_PASSWORD_WORDS = frozenset(
+    "password passwd passwort passphrase passcode pwd pass pw pswd psw pin mysqlpwd motdepasse".split()
+)
+_TOKEN_WORDS = frozenset("secret token apikey credential credentials creds jwt authorization auth".split())
+_KEY_PAIRS = frozenset(
+    "api access secret private signing encryption encrypt master auth account shared service deploy "
+    "license hmac session app application consumer storage subscription function ssh webhook crypt "
+    "cipher decryption salt integration ingest write admin rpc client server bot write".split()
+)
+_NO_TOKEN = frozenset(
+    "next page continuation sync pad eos bos unk mask sep cls special stop start end added each per "
+    "last first prev previous cancellation lexer parser syntax design max min num total cursor image "
+    "chunk sentence".split()
+)
+_SQUASHED: tuple[str, ...] = (
+    "apikey",
+    "secretkey",
+    "accesskey",
+    "authtoken",
+    "accesstoken",
+    "clientsecret",
+    "privatekey",
+)
+_SQUASHED += (
+    "refreshtoken",
+    "idtoken",
+    "sessiontoken",
+    "bearertoken",
+    "sharedaccesskey",
+    "accountkey",
+    "apitoken",
+)
+_SQUASHED += (
+    "apisecret",
+    "appsecret",
+    "signingkey",
+    "encryptionkey",
+    "masterkey",
+    "licensekey",
+    "connectionstring",
+)
+_PASSWORD_ENDS = ("password", "passwd", "passphrase", "pgpass", "dbpass", "userpass", "rootpass")
+
+_TEMPLATE = re.compile(
+    r"\$\{|\$\(|\{\{|<%|%\(|^\$[A-Za-z_]|^\$\d|^\$$|^%[A-Za-z_]+%$|^<[^>]*>?$|^\{[^{}]*\}?$|^\[[^\]]*\]?$|^@\w+@$|"
+    r"^%[-+#0 ]?[a-zA-Z]$|^:[a-z_]+$|^#\{|^\(|^\.\.\.|^…"
+)
+_FILLER = re.compile(
+    r"(?i)^(?:[x*._•#-]+|x{3,}.*|0+|1+|null|none|nil|true|false|undefined|empty|default|yes|no|na|tbd|"
+    r"string|str|bool|boolean|int|integer|number|object|array|bytes|text|optional|required|hidden|masked|any|"
+    r"void|self|this|input|prompt|stdin|env|vault|secret|secrets|token|tokens|password|passwords|passwd|pwd|pass|"
+    r"key|keys|api[_-]?key|apikey|credentials?|user(?:name)?|redacted|removed|example|sample|placeholder|"
+    r"invalid|missing|wrong|incorrect|expired|disabled|enabled|unknown|changed|reset|plain|basic|bearer|"
+    r"change[_-]?me|replace[_-]?me|fix[_-]?me|dummy|fake|foo|bar|baz|foobar|value|field|label|type|"
+    r"authentication|authorization|auth|login|please|must|should|cannot|is|was|to|the|and|or|for|with|in|of|from)$"
+)
+_FILLER_PART = re.compile(
+    r"(?i)your[_-]|_your\b|<your|\byour|placeholder|redacted|change[_-]?me|replace[_-]?(?:me|with|this)|"
+    r"example[_-]?(?:key|token|secret|password)|insert[_-]|x{6,}|\*{4,}|\.{4,}|…|[_-]here$|^here|not[_-]set"
+)
+_CODE = re.compile(
+    r"^(?:process\.env|os\.|env\.|self\.|this\.|config\.|settings\.|secrets\.|vars\.|request\.|req\.|args\.|opts?\.|"
+    r"options\.|props\.|ctx\.|import\.meta|System\.|ENV\[|getenv|var\.|local\.|data\.|module\.|steps\.|github\.)|"
+    r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|^[A-Za-z_][\w.]*\(|^[A-Za-z_]\w*\[|^&?[A-Za-z_]\w*::"
+)
+_GENERATED_TAIL = re.compile(r"\.(?=\w*[a-z])(?=\w*[A-Z])(?=\w*\d)[A-Za-z0-9]{20,}$")
+_PATH = re.compile(r"^(?:~|\.{1,2})?/[\w.@~+-]+(?:/[\w.@~+-]*)*$|^[A-Za-z]:\\|^file:")
+_URL = re.compile(r"^[a-z][a-z0-9+.-]{1,12}://")
+_WORDS = re.compile(r"^[A-Za-z]+(?:[-_ .:/][A-Za-z]+)*$")
+_IDENT = re.compile(r"^[A-Za-z]+(?:[-_.:/][A-Za-z]+)*[-_]?\d{0,2}$")
+
+
+@lru_cache(maxsize=8192)
+def key_strength(name: str) -> int:
+    """0 for a key that holds no secret, :data:`TOKEN` or :data:`PASSWORD` for one that does.
+
+    The last word decides (``password_hash`` is a hash, ``token_count`` a count), after qualifiers such as
+    ``_PROD`` or ``_BASE``; ``max_tokens`` counts tokens and ``next_page_token`` is no credential.
+    """
+    words = [w.lower() for w in _WORD.findall(_CAMEL.sub("_", name))]
+    while len(words) > 1 and (words[-1] in _QUALIFIERS or words[-1].isdecimal()):
+        words.pop()
+    if not words:
+        return 0
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if last in _PASSWORD_WORDS or last.endswith(_PASSWORD_ENDS):
+        return PASSWORD if last != "pin" or before in ("", "card", "sim", "user") else 0
+    if last in _TOKEN_WORDS:
+        return 0 if before in _NO_TOKEN and last == "token" else TOKEN
+    if last == "key" and before in _KEY_PAIRS:
+        return TOKEN
+    if (before, last) in {
+        ("connection", "string"),
+        ("conn", "str"),
+        ("seed", "phrase"),
+        ("recovery", "phrase"),
+    }:
+        return TOKEN
+    if last in ("mnemonic", "cookie", "dsn") or words == ["secret", "id"]:
+        return TOKEN
+    return TOKEN if last.endswith(_SQUASHED) or (len(last) > 8 and last.endswith(("token", "secret"))) else 0
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether ``value`` stands for a secret without being one: a variable, a template, ``<your-key>``."""
+    return bool(
+        _TEMPLATE.search(value)
+        or _FILLER.match(value)
+        or _FILLER_PART.search(value)
+        or len(set(value.lower())) <= 2
+    )
+
+
+def looks_random(value: str, least: int = 8) -> bool:
+    """Whether ``value`` could be generated: letters and digits, or case mixed within, and enough of it."""
+    if len(value) < least or any(c.isspace() for c in value):
+        return False
+    if _WORDS.match(value):
+        return len(value) >= 20 and _mixed_case(value) and entropy(value) >= 3.6
+    if not any(c.isdigit() for c in value):
+        return any(not c.isalnum() for c in value) and _mixed_case(value) and entropy(value) >= 3.2
+    letters = any(c.isalpha() for c in value)
+    if not letters:
+        return len(value) >= 16 and value.isdecimal()
+    return entropy(value) >= (2.3 if len(value) < 12 else 2.6 if len(value) < 20 else 3.0)
+
+
+def _mixed_case(value: str) -> bool:
+    """Capitals inside words, not only at their beginnings."""
+    inner = re.sub(r"(?:^|[-_ .:/])[A-Za-z]", "", value)
+    flips = sum(a.islower() != b.islower() for a, b in pairwise(inner) if a.isalpha() and b.isalpha())
+    return flips >= 4 and flips >= len(inner) // 5
+
+
+def is_code(value: str) -> bool:
+    """An expression, a path or an address: not a literal secret."""
+    if _CODE.match(value):
+        return not _GENERATED_TAIL.search(value)
+    return bool(_PATH.match(value) or _URL.match(value))
+
+
+def is_secret(strength: int, key: str, value: str, quoted: bool, literal: bool) -> bool:
+    """Judge the value of a key of ``strength``.
+
+    ``quoted``: it stood in quotes or was a JSON value; ``literal``: its place admits no expression
+    (.env, YAML, a command flag), so that a bare word is a value and no variable.
+    """
+    if is_placeholder(value) or is_code(value):
+        return False
+    if strength == PASSWORD:
+        return _is_password(key, value, quoted, literal)
+    if len(value) > 2048 or value.startswith("-"):
+        return False
+    if not quoted and not literal and _IDENT.match(value) and not _mixed_case(value):
+        return False
+    return looks_random(value)
+
+
+def _is_password(key: str, value: str, quoted: bool, literal: bool) -> bool:
+    if not 4 <= len(value) <= 256 or any(c.isspace() for c in value):
+        return False
+    if value.lower().startswith(key.lower()) and _IDENT.match(value):
+        return False
+    if value.isalpha():
+        if quoted:
+            return len(value) >= 6 and not value.istitle()
+        return literal and len(value) >= 6 and not value.istitle()
+    if _WORDS.match(value) and not literal:
+        return quoted and len(value) >= 6 and "pass" not in value.lower()
+    return quoted or literal or not value.isidentifier() or any(c.isdigit() for c in value)

@@ -1,0 +1,523 @@
+"""Layer 2: personal data by form. scrubadub decides on addresses and numbers, behind a prefilter of ours.
+
+scrubadub takes seconds to import and microseconds per character to run, so it only ever sees the few dozen
+characters around a place that has the shape of what it looks for. What has a check digit (cards, IBANs) or
+needs its context (birth dates, document numbers) is decided here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from .judge import is_placeholder
+from .layers import Hit
+from .scan import Automaton, Haystack, ends_word, haystack, luhn, word_left
+
+_TLDS = frozenset(
+    "com org net edu gov mil int info biz name pro dev app xyz tech online site store cloud blog page "
+    "email live life world today news agency studio design digital network systems solutions services "
+    "company team group global software technology engineering consulting capital finance bank money "
+    "health care legal law media social photo photos video games chat wiki link click top club shop "
+    "art space website host press email academy school university foundation ngo ventures partners "
+    "holdings enterprises industries international zone works tools africa asia berlin london paris "
+    "tokyo nyc amsterdam wien google amazon apple microsoft local internal corp lan home intranet "
+    "localdomain test example invalid".split()
+)
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?:@|%40|\\+u0040)"
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9-]|\.[A-Za-z0-9])"
+)
+_EMAIL_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+'-")
+_NOBODY = frozenset(
+    "git noreply no-reply donotreply do-not-reply notifications actions root postmaster mailer-daemon "
+    "hello info support you your user username me name email someone somebody nobody your.name "
+    "your-name your_name your.email yourname youremail example first.last firstname.lastname npm "
+    "org-mode".split()
+)
+"""Local parts that name no person; those of the second half only at a placeholder domain."""
+_NOBODY_ANYWHERE = frozenset(
+    "git noreply no-reply donotreply do-not-reply notifications postmaster mailer-daemon".split()
+)
+_PLACE_DOMAINS = frozenset(
+    "example.com example.org example.net domain.com company.com email.com yourdomain.com".split()
+)
+_AUTHOR = re.compile(
+    r"(?:^|(?<=[\n:>\"])|(?<=\\n)|(?<=[ \t]))"
+    r"((?!(?:Author|Commit|Committer|From|To|Cc|Date|By|Merge|Fix|Add)\b)"
+    r"[A-Z][\w'’.-]{1,20}(?: [A-Z][\w'’.-]{0,20}){1,3}) ?<$"
+)
+_NOT_PEOPLE = re.compile(
+    r"(?i)claude|\[bot\]|bot\b|github|copilot|codex|gemini|gpt|gas town|dependabot|renovate|actions"
+)
+_PHONE = re.compile(
+    r"(?<![\w.:/=#-])(?:\(?\+\(?\d{1,3}\)?[ .-]?(?:\(?\d{1,4}\)?[ .-]?){1,5}\d{2,4}|"
+    r"(?:(?:001|1)[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|"
+    r"\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4})(?: ?(?:x|ext\.?) ?\d{1,6})?(?![\w:/-]|\.\d)"
+)
+_CLEARLY_PHONE = re.compile(
+    r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|"
+    r"\+[1-9]\d{0,2}(?:[ -]\(?\d{1,5}\)?){2,5}(?!\d)"
+)
+"""Punctuated as nothing else is: taken also where the number was never given out (555 and the like)."""
+_NUMBER_NEAR = re.compile(
+    r"[\w\s\"'():#=\\*|-]{0,24}?(?<![\w.+])(\+?\(?\d(?:[\d ().-]{5,16})\d)(?![\w:/-]|\.\d)"
+)
+_CARD = re.compile(
+    r"(?<![\w.-])(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3\d{3}([ -]?)\d{6}\2\d{4,5})(?![\w-]|\.\d)"
+)
+_SSN = re.compile(r"(?<![\w.-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-]|\.\d)")
+_NINO = re.compile(
+    r"(?<![\w-])(?:QQ|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]) ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![\w-])"
+)
+_IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![\w-])")
+_IPV4 = re.compile(r"(?<![\w.+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d|/\d\.)")
+_IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-f]{3}:[0-9a-f:]{2,36}(?![\w.:])", re.IGNORECASE)
+_MAC = re.compile(r"(?<![\w:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![\w:-])", re.IGNORECASE)
+_VERSIONISH = re.compile(r"(?:[vV]|[Vv]ersion[:= ]{0,3}|[=<>~^]=? ?|[A-Za-z]/|@|-)$")
+_DATE = (
+    r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{4}|"
+    r"(?:\d{1,2} )?[A-Z][a-z]{2,8}\.? (?:\d{1,2},? )?\d{4})"
+)
+_BIRTH = re.compile(rf"[^\d\n]{{0,24}}?(?<!\d)({_DATE})(?!\d)")
+_STREET = re.compile(
+    r"(?<![\w.:#-])(\d{1,5}[A-Za-z]?,? (?:(?:North|South|East|West|N|S|E|W)\.? )?"
+    r"(?:[A-Z][a-z'’]{1,20} |\d{1,3}(?:st|nd|rd|th) ){1,3}"
+    r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Terrace|Square|Place|Pl|Way|Close|Crescent|Highway|Hwy|Parkway|Pkwy)\b\.?)"
+    r"((?:,? (?:Apt|Suite|Unit|Ste|Flat|#)\.? ?\w{1,6})?"
+    r"(?:,\s?[A-Z][A-Za-z. ]{2,24})?(?:,? [A-Z]{2} \d{5}(?:-\d{4})?)?)"
+)
+_PLAIN_SUFFIX = re.compile(r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Terrace|Crescent)\.?$")
+_STREET_WORDS: tuple[str, ...] = (
+    " street",
+    " st",
+    " avenue",
+    " ave",
+    " road",
+    " rd",
+    " boulevard",
+    " blvd",
+    " lane",
+    " ln",
+    " drive",
+)
+_STREET_WORDS += (
+    " dr",
+    " court",
+    " ct",
+    " terrace",
+    " square",
+    " place",
+    " pl",
+    " way",
+    " close",
+    " crescent",
+)
+_STREET_WORDS += (" highway", " hwy", " parkway", " pkwy")
+_DOCUMENT = re.compile(
+    r"[\w\s]{0,16}?(?:(?:\\{0,8}[\"'])?\s{0,3}(?:[:=#|]|\bis\b|no\.?|number)\s{0,3}(?:\\{0,8}[\"'])?){1,2}"
+    r"(?<![\w-])((?=[A-Z0-9 -]{0,12}\d)[A-Z0-9](?:[A-Z0-9]|[ -](?=[A-Z0-9])){4,20}[A-Z0-9])(?![\w-])"
+)
+_COORDINATE = re.compile(
+    r"\w{0,6}(?:\\{0,8}[\"'])?\s{0,2}[:=]\s{0,2}(?:\\{0,8}[\"'])?(-?\d{1,3}\.\d{4,15})(?!\d)"
+)
+_UID = re.compile(r"\d{1,7}\(([a-z_][\w.-]{1,31})\)")
+_SYSTEM_USERS = frozenset(
+    "root daemon bin sys adm nobody www-data systemd-network systemd-resolve messagebus syslog "
+    "postgres mysql redis nginx docker sudo wheel staff users admin operator ubuntu debian ec2-user "
+    "centos fedora vagrant node runner vscode codespace app user git jenkins".split()
+)
+_OCTETS = tuple("." + "0" * a + "." + "0" * b + "." for a in (1, 2, 3) for b in (1, 2, 3))
+_SHAPES: tuple[tuple[str, str], ...] = (
+    *(("ipv4", o) for o in _OCTETS),
+    *(
+        ("phone", p)
+        for p in ("000-000-0000", "000.000.0000", "000 000 0000", ") 000-0000", ")000-0000", ") 000 0000")
+    ),
+    *(
+        ("phone", p)
+        for p in (
+            "+0",
+            "+(0",
+            "00000 000000",
+            "0000 000 0000",
+            "000 0000 0000",
+            "0000-000-0000",
+            "00-0000-0000",
+        )
+    ),
+    *(
+        ("card", p)
+        for p in (
+            "0000 0000 0000 0000",
+            "0000-0000-0000-0000",
+            "00000000000000",
+            "0000 000000 0000",
+            "0000-000000-0000",
+        )
+    ),
+    *(("ssn", p) for p in ("000-00-0000", "000 00 0000")),
+    *(("nino", p) for p in ("aa000000a", "aa 00 00 00 a")),
+    *(
+        ("iban", p)
+        for p in (
+            "aa00 0000 0000",
+            "aa00 aaaa 0000",
+            "aa00aaaa0000",
+            "aa000000000000",
+            "aa00a000000",
+            "aa00 a000 ",
+        )
+    ),
+)
+_HEX_SHAPES = (
+    "hhhh:hhhh:",
+    "hhhh:hhh:",
+    "hhhh:hh:",
+    "hhhh:h:",
+    "hhhh::",
+    "hh:hh:hh:hh:hh:hh",
+    "hh-hh-hh-hh-hh-hh",
+)
+_WORDS: tuple[tuple[str, str], ...] = (
+    *(
+        ("near", w)
+        for w in ("phone", "mobile", "tel:", "tel.", "telephone", "cell", "fax", "whatsapp", "call me")
+    ),
+    *(("birth", w) for w in ("birth", "dob", "born")),
+    *(
+        ("document", w)
+        for w in ("passport", "driver", "licence", "license no", "license num", "ssn", "social security")
+    ),
+    *(
+        ("document", w)
+        for w in ("national insurance", "tax id", "taxpayer", "itin", "tin:", "account number", "account no")
+    ),
+    *(
+        ("document", w)
+        for w in ("account_number", "accountnumber", "routing", "sort code", "medical record", "mrn", "nhs")
+    ),
+    *(
+        ("document", w)
+        for w in ("iban", "national id", "id card", "id number", "bank account", "license plate", "vat id")
+    ),
+    *(
+        ("coordinate", w)
+        for w in (
+            "latitude",
+            "longitude",
+            'lat"',
+            'lng"',
+            'lon"',
+            "lat:",
+            "lng:",
+            "lon:",
+            "lat=",
+            "lon=",
+            "lng=",
+        )
+    ),
+    *(("street", w) for w in _STREET_WORDS),
+    *(("uid", w) for w in ("uid=", "gid=")),
+)
+
+
+def _emails(text: str, stack: Haystack, out: list[Hit]) -> None:
+    done = 0
+    for mark in ("@", "%40", "\\u0040"):
+        at = text.find(mark)
+        while at >= 0:
+            if at >= done:
+                done = max(done, _one_email(text, at, out))
+            at = text.find(mark, at + 1)
+        done = 0
+
+
+def _one_email(text: str, at: int, out: list[Hit]) -> int:
+    left = word_left(text, at, _EMAIL_CHARS, 64)
+    while left + 3 <= at and text[left] == "%":
+        left += 3
+    while left < at and not text[left].isalnum():
+        left += 1
+    match = _EMAIL.match(text, left) if left < at else None
+    if match is None:
+        return 0
+    local, _, domain = re.split(r"(@|%40|\\+u0040)", match[0], maxsplit=1)
+    if not _is_email(text, match, local.lower(), domain.lower()):
+        return match.end()
+    out.append(Hit(match.start(), match.end(), "email"))
+    name = _AUTHOR.search(text, max(0, match.start() - 80), match.start())
+    if name is not None and not _NOT_PEOPLE.search(name[1]):
+        out.append(Hit(name.start(1), name.end(1), "person"))
+    return match.end()
+
+
+def _is_email(text: str, match: re.Match[str], local: str, domain: str) -> bool:
+    tld = domain.rpartition(".")[2]
+    if len(tld) > 2 and tld not in _TLDS:
+        return False
+    if local in _NOBODY_ANYWHERE or (local in _NOBODY and domain in _PLACE_DOMAINS):
+        return False
+    if re.search(r"://[^\s/]*$", text[max(0, match.start() - 100) : match.start()]):
+        return False
+    if text[match.end() : match.end() + 1] == ":" and text[match.end() + 1 : match.end() + 2] not in " \n\t":
+        return local not in ("git", "hg", "svn")
+    return _scrubadub("email", match[0].replace("%40", "@").replace("\\u0040", "@"))
+
+
+def _phones(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _covering(_PHONE, text, start, end, 22)
+    if match is None or not 8 <= sum(c.isdecimal() for c in match[0]) <= 21:
+        return 0
+    if _CLEARLY_PHONE.match(match[0]) or _scrubadub("phone", match[0]):
+        out.append(Hit(match.start(), match.end(), "phone"))
+    return match.end()
+
+
+def _near(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """A bare number after a word such as ``phone``."""
+    match = _NUMBER_NEAR.match(text, end)
+    if match is None or not 7 <= sum(c.isdecimal() for c in match[1]) <= 15:
+        return 0
+    out.append(Hit(match.start(1), match.end(1), "phone"))
+    return match.end()
+
+
+def _cards(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _covering(_CARD, text, start, end, 20)
+    if match is None:
+        return 0
+    digits = re.sub(r"\D", "", match[0])
+    known = re.match(
+        r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[0689]\d{12}|6(?:011|4|5)\d{12,13}", digits
+    )
+    if known is not None and known.end() == len(digits) and luhn(digits) and len(set(digits)) > 1:
+        out.append(Hit(match.start(), match.end(), "credit_card"))
+    return match.end()
+
+
+def _by_pattern(
+    pattern: re.Pattern[str], kind: str, judge: str = ""
+) -> Callable[[str, int, int, list[Hit]], int]:
+    def find(text: str, start: int, end: int, out: list[Hit]) -> int:
+        match = _covering(pattern, text, start, end, 16)
+        if match is None:
+            return 0
+        if not judge or match[0].startswith("QQ") or _scrubadub(judge, match[0]):
+            out.append(Hit(match.start(), match.end(), kind))
+        return match.end()
+
+    return find
+
+
+def _iban(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _covering(_IBAN, text, start, end, 4)
+    if match is None:
+        return 0
+    found = match[0]
+    while len(re.sub(r"\W", "", found)) >= 15:
+        plain = found.replace(" ", "")
+        if len(plain) <= 34 and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1:
+            out.append(Hit(match.start(), match.start() + len(found), "iban"))
+            return match.start() + len(found)
+        found = found[:-1].rstrip()
+    return 0
+
+
+def _ipv4(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _covering(_IPV4, text, start, end, 4)
+    if match is None:
+        return 0
+    try:
+        address = ipaddress.IPv4Address(match[0])
+    except ValueError:
+        return match.end()
+    if _is_somebodys(address, match[0], text[match.end() : match.end() + 1]) and not _VERSIONISH.search(
+        text, max(0, match.start() - 12), match.start()
+    ):
+        out.append(Hit(match.start(), match.end(), "ipv4"))
+    return match.end()
+
+
+def _is_somebodys(address: ipaddress.IPv4Address, text: str, after: str) -> bool:
+    """Loopback, wildcard, masks, link-local, networks in CIDR form and public resolvers tell nothing."""
+    first, last = text.partition(".")[0], text.rpartition(".")[2]
+    if address.is_loopback or address.is_link_local or address.is_multicast or first in ("0", "255"):
+        return False
+    if text in ("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9") or first.startswith("0"):
+        return False
+    return not (last == "0" and (after == "/" or text.endswith(".0.0")))
+
+
+def _ipv6(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _IPV6.match(text, start)
+    if match is None:
+        return 0
+    try:
+        ipaddress.IPv6Address(match[0])
+    except ValueError:
+        return match.end()
+    out.append(Hit(match.start(), match.end(), "ipv6"))
+    return match.end()
+
+
+def _mac(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _MAC.match(text, start)
+    if match is None:
+        return 0
+    if len(set(match[0].lower()) - {":", "-"}) > 2:
+        out.append(Hit(match.start(), match.end(), "mac"))
+    return match.end()
+
+
+def _birth(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _BIRTH.match(text, end)
+    if match is not None:
+        out.append(Hit(match.start(1), match.end(1), "birth_date"))
+        return match.end()
+    return 0
+
+
+def _document(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _DOCUMENT.match(text, end)
+    if match is not None and len(re.sub(r"\W", "", match[1])) >= 6 and not is_placeholder(match[1]):
+        out.append(Hit(match.start(1), match.end(1), "id_number"))
+        return match.end()
+    return 0
+
+
+def _street(text: str, start: int, end: int, out: list[Hit]) -> int:
+    if not text[start + 1].isupper() or not ends_word(text, end):
+        return 0
+    match = _covering(_STREET, text, start, end, 70)
+    if match is None:
+        return 0
+    if _PLAIN_SUFFIX.search(match[1]) or match[2]:
+        out.append(Hit(match.start(), match.end(), "address"))
+    return match.end()
+
+
+def _coordinate(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _COORDINATE.match(text, end - 1 if text[end - 1] in ':="' else end)
+    if match is not None:
+        out.append(Hit(match.start(1), match.end(1), "coordinate"))
+        return match.end()
+    return 0
+
+
+def _uid(text: str, start: int, end: int, out: list[Hit]) -> int:
+    match = _UID.match(text, end)
+    if match is not None and match[1] not in _SYSTEM_USERS:
+        out.append(Hit(match.start(1), match.end(1), "user"))
+    return 0
+
+
+def _covering(pattern: re.Pattern[str], text: str, start: int, end: int, back: int) -> re.Match[str] | None:
+    """The first match that begins within ``back`` characters before ``start`` and reaches further."""
+    at = max(0, start - back)
+    while True:
+        match = pattern.search(text, at, end + 96)
+        if match is None or match.start() > start:
+            return None
+        if match.end() > start:
+            return match
+        at = match.end()
+
+
+_FINDERS: dict[str, Callable[[str, int, int, list[Hit]], int]] = {
+    "ipv4": _ipv4,
+    "phone": _phones,
+    "card": _cards,
+    "ssn": _by_pattern(_SSN, "ssn", "ssn"),
+    "nino": _by_pattern(_NINO, "id_number", "nino"),
+    "iban": _iban,
+    "near": _near,
+    "birth": _birth,
+    "document": _document,
+    "coordinate": _coordinate,
+    "street": _street,
+    "uid": _uid,
+    "ipv6": _ipv6,
+    "mac": _mac,
+}
+
+
+@lru_cache(maxsize=1)
+def _automata() -> tuple[Automaton, Automaton, Automaton]:
+    return Automaton(p for _, p in _SHAPES), Automaton(_HEX_SHAPES), Automaton(w for _, w in _WORDS)
+
+
+@lru_cache(maxsize=1)
+def _detectors() -> dict[str, tuple[Any, ...]]:
+    """scrubadub's detectors of ours, by what we ask them; imported at the first candidate."""
+    from scrubadub.detectors import EmailDetector, PhoneDetector
+    from scrubadub.detectors.en_GB import NationalInsuranceNumberDetector
+    from scrubadub.detectors.en_US import SocialSecurityNumberDetector
+
+    return {
+        "email": (EmailDetector(locale="en_US"),),
+        "phone": tuple(PhoneDetector(locale=place) for place in ("en_US", "en_GB")),
+        "ssn": (SocialSecurityNumberDetector(locale="en_US"),),
+        "nino": (NationalInsuranceNumberDetector(locale="en_GB"),),
+    }
+
+
+@lru_cache(maxsize=16_384)
+def _scrubadub(kind: str, candidate: str) -> bool:
+    """Whether one of scrubadub's detectors of ``kind`` sees its filth in ``candidate``."""
+    return any(next(iter(d.iter_filth(candidate)), None) is not None for d in _detectors()[kind])
+
+
+def find(text: str) -> list[Hit]:
+    """Personal data in ``text``."""
+    stack, out = haystack(text), list[Hit]()
+    shapes, hexes, words = _automata()
+    _emails(text, stack, out)
+    resume = dict.fromkeys(_FINDERS, 0)
+
+    def ask(kind: str, start: int, end: int) -> None:
+        if end > resume[kind]:
+            resume[kind] = max(resume[kind], _FINDERS[kind](text, start, end, out))
+
+    for number, start, end in shapes.hits(stack.classes()):
+        ask(_SHAPES[number][0], start, end)
+    for number, start, end in hexes.hits(stack.hex_classes()):
+        ask("mac" if number >= 5 else "ipv6", start, end)
+    for number, start, end in words.hits(stack.folded):
+        ask(_WORDS[number][0], start, end)
+    return out
+
+
+_KEYED = (
+    (
+        re.compile(r"(?i)(?:^|[_-])(?:phone|mobile|fax|tel(?:ephone)?)(?:[_-]?(?:number|no))?$|phoneNumber$"),
+        "phone",
+    ),
+    (re.compile(r"(?i)(?:date[_-]?of[_-]?birth|birth[_-]?(?:date|day)|dob)$"), "birth_date"),
+    (re.compile(r"(?i)(?:ssn|social[_-]?security(?:[_-]?number)?)$"), "id_number"),
+    (
+        re.compile(
+            r"(?i)(?:passport|driver'?s?[_-]?licen[cs]e|tax[_-]?id|national[_-]?id|account)(?:[_-]?(?:number|no))$"
+        ),
+        "id_number",
+    ),
+    (re.compile(r"(?i)(?:street|home|postal|billing|shipping)[_-]?address$"), "address"),
+)
+
+
+def find_keyed(key: str, value: str) -> list[Hit]:
+    """The value of a map's key such as ``phone_number`` or ``dateOfBirth``."""
+    kind = _kind_of_key(key)
+    if not kind or not 6 <= len(value) <= 120:
+        return []
+    digits = sum(c.isdecimal() for c in value)
+    fits = 4 <= digits <= 20 if kind != "address" else digits >= 1
+    return [Hit(0, len(value), kind)] if fits and (kind == "address" or digits * 2 >= len(value) - 4) else []
+
+
+@lru_cache(maxsize=8192)
+def _kind_of_key(key: str) -> str:
+    return next((kind for pattern, kind in _KEYED if pattern.search(key)), "")

@@ -1,0 +1,169 @@
+"""Fast candidate search: one Aho-Corasick pass over the text, then a regex only where a keyword stands.
+
+Offsets are those of the text: the haystack is its Latin-1 form with ``?`` for every other character, so
+one character is one byte. The cost is linear in the text plus the number of keyword hits.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+
+import ahocorasick_rs
+
+_LETTERS = string.ascii_letters.encode()
+_DIGITS = bytes.maketrans(b"0123456789" + _LETTERS, b"0" * 10 + b"a" * 52)
+_ALNUM = bytes.maketrans(b"0123456789" + _LETTERS, b"a" * 62)
+_HEX = bytes.maketrans(b"0123456789abcdefABCDEF", b"h" * 22)
+_ANSI = re.compile(r"(?:\x1b|\\u001b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m$", re.IGNORECASE)
+_ANSI_TAIL = re.compile(r"\d{0,3}m")
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+
+
+class Haystack:
+    """A text and the byte forms that automata search; each form is made at first use."""
+
+    __slots__ = ("_folded", "_latin", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._latin: bytes | None = None
+        self._folded: bytes | None = None
+
+    @property
+    def latin(self) -> bytes:
+        if self._latin is None:
+            self._latin = self.text.encode("latin-1", "replace")
+        return self._latin
+
+    @property
+    def folded(self) -> bytes:
+        """ASCII letters lowered."""
+        if self._folded is None:
+            self._folded = self.latin.lower()
+        return self._folded
+
+    def classes(self) -> bytes:
+        """Digits as ``0``, ASCII letters as ``a``, the rest as it is."""
+        return self.latin.translate(_DIGITS)
+
+    def runs(self) -> bytes:
+        """ASCII letters and digits as ``a``, the rest as it is."""
+        return self.latin.translate(_ALNUM)
+
+    def hex_classes(self) -> bytes:
+        """Hexadecimal digits as ``h``, the rest as it is."""
+        return self.latin.translate(_HEX)
+
+
+_last: list[Haystack] = []
+
+
+def haystack(text: str) -> Haystack:
+    """The haystack of ``text``; the last one is kept, since every layer asks for the same text in turn."""
+    if _last and _last[0].text is text:
+        return _last[0]
+    made = Haystack(text)
+    _last[:] = [made]
+    return made
+
+
+def forget() -> None:
+    """Let go of the last text."""
+    _last.clear()
+
+
+class Automaton:
+    """Literal patterns searched all at once; overlapping matches are all reported."""
+
+    def __init__(self, patterns: Iterable[str], overlapping: bool = True) -> None:
+        self.patterns = tuple(patterns)
+        self._overlapping = overlapping
+        self._machine = (
+            ahocorasick_rs.BytesAhoCorasick(
+                [p.encode("latin-1") for p in self.patterns],
+                implementation=ahocorasick_rs.Implementation.DFA,
+            )
+            if self.patterns
+            else None
+        )
+
+    def hits(self, data: bytes) -> list[tuple[int, int, int]]:
+        """(index of the pattern, start, end), by increasing end."""
+        if self._machine is None:
+            return []
+        return self._machine.find_matches_as_indexes(data, overlapping=self._overlapping)
+
+
+def starts_word(text: str, at: int) -> bool:
+    """Whether a token may begin at ``at``: no letter, digit or underscore joins it from the left.
+
+    The tail of an escape does not count: ``\\n`` in escaped JSON, ``%3D``, ``\\u0026``, an ANSI colour.
+    """
+    if at == 0:
+        return True
+    before = text[at - 1]
+    if not (before.isalnum() or before == "_"):
+        return True
+    if not before.isascii():
+        return True
+    if at >= 2 and text[at - 2] == "\\" and before in "nrtbf":
+        return True
+    if at >= 3 and text[at - 3] == "%" and before in _HEX_DIGITS and text[at - 2] in _HEX_DIGITS:
+        return True
+    if at >= 6 and text[at - 6 : at - 4] == "\\u" and all(c in _HEX_DIGITS for c in text[at - 4 : at]):
+        return True
+    return before == "m" and _ANSI.search(text, max(0, at - 24), at) is not None
+
+
+def word_left(text: str, at: int, chars: frozenset[str], limit: int) -> int:
+    """Where the run of ``chars`` that ends at ``at`` begins, without the tail of an escape that joins it."""
+    left = at
+    while left > 0 and at - left < limit and text[left - 1] in chars:
+        left -= 1
+    if left == 0 or left == at:
+        return left
+    before = text[left - 1]
+    if before == "\\" and text[left] in "nrtbf":
+        return left + 1
+    if before == "\\" and text[left] == "u" and left + 5 <= at:
+        return left + 5
+    if before == "%" and left + 2 <= at and text[left] in _HEX_DIGITS and text[left + 1] in _HEX_DIGITS:
+        return left + 2
+    if before in "[;":
+        colour = _ANSI_TAIL.match(text, left)
+        if colour is not None and _ANSI.search(text, max(0, left - 24), colour.end()):
+            return colour.end()
+    return left
+
+
+def ends_word(text: str, at: int) -> bool:
+    """Whether a token may end before ``at``."""
+    return at >= len(text) or not (text[at].isascii() and (text[at].isalnum() or text[at] == "_"))
+
+
+@lru_cache(maxsize=4096)
+def entropy(value: str) -> float:
+    """Shannon entropy of the characters, in bits per character."""
+    size = len(value)
+    return -sum(n / size * math.log2(n / size) for n in Counter(value).values()) if size else 0.0
+
+
+def luhn(digits: str) -> bool:
+    """The check digit of payment cards."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        n = int(digit)
+        if place % 2:
+            n = n * 2 - 9 if n > 4 else n * 2
+        total += n
+    return total % 10 == 0
+
+
+def luhn_digit(digits: str) -> str:
+    """The digit that makes ``digits`` + it pass :func:`luhn`."""
+    return next(d for d in "0123456789" if luhn(digits + d))

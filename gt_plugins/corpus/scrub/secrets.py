@@ -1,0 +1,111 @@
+"""Layer 1: secrets and keys, by their format, by the structure around them, or by the key they are under."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import lru_cache
+
+from . import assignments, blocks
+from .encoded import CANDIDATE, find_runs
+from .judge import is_placeholder, key_strength
+from .layers import Hit
+from .rules import RULES, Rule
+from .scan import Automaton, Haystack, haystack, starts_word
+
+Finder = Callable[[str, int, int, list[Hit]], int]
+"""(text, start and end of the keyword, hits to add to) → before which position it need not be asked again."""
+_DEPTH = 3
+GENERIC = frozenset(
+    {"password", "api_key", "token", "secret", "cookie", "bearer_token", "signature", "base64"}
+)
+"""Kinds told by the context alone: a rule that knows the format goes before them."""
+
+
+def _by_rule(rule: Rule) -> Finder:
+    def find(text: str, start: int, end: int, out: list[Hit]) -> int:
+        match = None
+        for back in rule.back:
+            at = start - back
+            match = rule.pattern.match(text, at) if at >= 0 else None
+            if match is not None and (starts_word(text, at) or not text[at].isalnum()):
+                break
+            match = None
+        if match is None:
+            return 0
+        found = [i for i in range(1, rule.pattern.groups + 1) if match[i]]
+        if rule.check("".join(match[i] for i in found)):
+            out.extend(Hit(match.start(i), match.end(i), rule.kind) for i in found)
+        return match.end()
+
+    return find
+
+
+class _Machine:
+    """The automaton over every keyword and what to do at each."""
+
+    def __init__(self) -> None:
+        table: dict[str, list[int]] = {}
+        self.finders: list[Finder] = []
+        sources: list[tuple[tuple[str, ...], Finder]] = [(r.keywords, _by_rule(r)) for r in RULES]
+        sources += list(blocks.FINDERS)
+        sources += [
+            (assignments.KEYWORDS, assignments.find_assignment),
+            (assignments.VENDORS, assignments.find_vendor),
+            (assignments.MNEMONICS, assignments.find_mnemonic),
+            (("sig=", "signature="), assignments.find_signature),
+            (("?key=", "&key=", "?code=", "&code=", "\\u0026key="), assignments.find_query),
+        ]
+        for number, (keywords, finder) in enumerate(sources):
+            self.finders.append(finder)
+            for keyword in keywords:
+                table.setdefault(keyword, []).append(number)
+        self.automaton = Automaton(table)
+        self.actions = [tuple(table[k]) for k in self.automaton.patterns]
+        self.runs = Automaton([CANDIDATE], overlapping=False)
+
+    def find(self, stack: Haystack, depth: int) -> list[Hit]:
+        text = stack.text
+        out: list[Hit] = []
+        resume = [0] * len(self.finders)
+        for keyword, start, end in self.automaton.hits(stack.folded):
+            for number in self.actions[keyword]:
+                if start >= resume[number]:
+                    resume[number] = self.finders[number](text, start, end, out)
+        if depth < _DEPTH:
+            starts = [start for _, start, _ in self.runs.hits(stack.runs())]
+            find_runs(text, starts, lambda inner: self.find(Haystack(inner), depth + 1), out)
+        return _prefer_formats(out) if len(out) > 1 else out
+
+
+@lru_cache(maxsize=1)
+def _machine() -> _Machine:
+    return _Machine()
+
+
+def find(text: str) -> list[Hit]:
+    """Every secret in ``text``."""
+    return _machine().find(haystack(text), 0)
+
+
+def find_keyed(key: str, value: str) -> list[Hit]:
+    """The value of a map's key, where nothing in the value itself tells more than the key does."""
+    if not key_strength(key) or len(value) < 4 or is_placeholder(value):
+        return []
+    return _prefer_formats([*find(value), *assignments.find_keyed(key, value)])
+
+
+def _prefer_formats(hits: list[Hit]) -> list[Hit]:
+    """Leave out what the context alone tells where a format is known for most of it."""
+    exact = sorted((h for h in hits if h.kind not in GENERIC), key=lambda h: h.start)
+    if not exact or len(exact) == len(hits):
+        return hits
+    starts = [h.start for h in exact]
+    kept = list(exact)
+    for hit in hits:
+        if hit.kind in GENERIC:
+            within = exact[bisect_left(starts, hit.start) : bisect_left(starts, hit.end)]
+            inside = sum(h.end - h.start for h in within if h.end <= hit.end)
+            if inside * 5 < (hit.end - hit.start) * 3:
+                kept.append(hit)
+    return kept

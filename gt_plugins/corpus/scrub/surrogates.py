@@ -1,0 +1,508 @@
+"""Typed surrogates: what stands in the place of a secret or of a person's data.
+
+A surrogate is valid for its type (a token keeps its length and alphabet, an address stays an address, a
+PEM block stays one), contains nothing that breaks JSON, a shell word or a URL, is the same for the same
+original wherever and whenever it is met, and is known as a surrogate when it is met again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable
+
+from .scan import luhn, luhn_digit
+from .seal import (
+    ALPHABETS,
+    BASE62,
+    LEAST,
+    LOWER36,
+    Stream,
+    are_sealed_syllables,
+    check_numbers,
+    covering,
+    is_sealed,
+    sealed_body,
+    sealed_syllables,
+)
+
+_ALNUM = re.compile(r"[A-Za-z0-9]")
+_SHAPE = re.compile(r"[A-Za-z0-9._:/+=~-]+")
+_EMAIL = re.compile(r"user-([a-z0-9]{12})(@|%40|\\+u0040)example\.com", re.IGNORECASE)
+_HOST = re.compile(r"(?:host-([a-z]{12})|([a-z]{12})\.example\.net)", re.IGNORECASE)
+_ADDRESS = re.compile(r"\d{1,4} ([A-Z][a-z]{13}) Street")
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june")
+_MONTHS += ("july", "august", "september", "october", "november", "december")
+_CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
+_JWT_HEAD = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
+_DIGITS = ALPHABETS[0]
+BLANK_MEDIA = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+"""A PNG of one transparent pixel: stands for every picture and document."""
+
+
+def decode_base64(text: str) -> bytes | None:
+    """The bytes of standard or URL-safe base64, padded or not; None where it is none."""
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    if len(plain) % 4 == 1:
+        return None
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _like(original: str, word: str) -> str:
+    """``word`` in the case of ``original``."""
+    if original.isupper() and len(original) > 1:
+        return word.upper()
+    return word.capitalize() if original[:1].isupper() else word
+
+
+def _refill(original: str, fresh: str) -> str:
+    """``original`` with its ASCII letters and digits replaced by those of ``fresh`` in turn."""
+    supply = iter(fresh)
+    return _ALNUM.sub(lambda _: next(supply), original)
+
+
+def _alnum(text: str) -> str:
+    return "".join(_ALNUM.findall(text))
+
+
+def _digits(text: str) -> str:
+    return "".join(c for c in text if c in _DIGITS)
+
+
+class Surrogates:
+    """Makes and recognises surrogates under one key.
+
+    ``rescrub`` scrubs a text by the whole policy; it serves kinds that wrap other text (base64).
+    """
+
+    def __init__(self, key: bytes, rescrub: Callable[[str], str]) -> None:
+        self._key = key
+        self._rescrub = rescrub
+        self._made: dict[tuple[str, str], str] = {}
+
+    def make(self, kind: str, original: str) -> str:
+        """The surrogate of ``original``; the original itself where it is a surrogate already."""
+        known = self._made.get((kind, original))
+        if known is None:
+            known = original if self.is_own(kind, original) else _MAKERS.get(kind, _shape)(self, original)
+            if len(self._made) > 50_000:
+                self._made.clear()
+            self._made[kind, original] = known
+        return known
+
+    def is_own(self, kind: str, text: str) -> bool:
+        """Whether ``text`` is a surrogate that :meth:`make` gives for ``kind``."""
+        return _OWN.get(kind, _own_shape)(self, text)
+
+    def stream(self, label: str, original: str) -> Stream:
+        return Stream(self._key, label, original)
+
+    def rescrub(self, text: str) -> str:
+        return self._rescrub(text)
+
+
+Maker = Callable[[Surrogates, str], str]
+Own = Callable[[Surrogates, str], bool]
+
+
+def is_surrogate(text: str) -> bool:
+    """Whether ``text`` as a whole is a sealed surrogate of some kind; for audits, needs no key."""
+    anyone = Surrogates(b"", lambda t: t)
+    nested = {"base64"}
+    return any(own(anyone, text) for kind, own in _OWN.items() if kind not in nested) or _own_shape(
+        anyone, text
+    )
+
+
+# --- tokens, passwords and other strings without a structure of their own
+
+
+def _shape(s: Surrogates, original: str) -> str:
+    """Same length, alphabet and punctuation; 16 letters and digits where the original is short or odd."""
+    body = _alnum(original)
+    if len(body) < LEAST or not _SHAPE.fullmatch(original):
+        return _word(s, original)
+    return _refill(original, sealed_body(s.stream("shape", original), len(body), covering(body)))
+
+
+def _own_shape(_: Surrogates, text: str) -> bool:
+    body = _alnum(text)
+    return _SHAPE.fullmatch(text) is not None and is_sealed(body)
+
+
+def _word(s: Surrogates, original: str) -> str:
+    """Tells neither length nor alphabet of the original."""
+    return sealed_body(s.stream("word", original), 16, BASE62)
+
+
+def _classed(s: Surrogates, original: str) -> str:
+    """Letters stay letters and digits digits, for numbers of documents."""
+    body = _alnum(original)
+    if len(body) < 6:
+        return _word(s, original)
+    check = 3 if len(body) < 9 else 4
+    drawn = s.stream("document", original).numbers(len(body) - check)
+    fresh = "".join(
+        _same_class(c, n, i == 0) for i, (c, n) in enumerate(zip(body[:-check], drawn, strict=True))
+    )
+    tail = zip(body[-check:], check_numbers(fresh, check), strict=True)
+    return _refill(original, fresh + "".join(_same_class(c, n) for c, n in tail))
+
+
+def _own_classed(s: Surrogates, text: str) -> bool:
+    body = _alnum(text)
+    if len(body) < 6:
+        return False
+    check = 3 if len(body) < 9 else 4
+    tail = zip(body[-check:], check_numbers(body[:-check], check), strict=True)
+    return all(c == _same_class(c, n) for c, n in tail) or _own_shape(s, text)
+
+
+def _number(s: Surrogates, original: str) -> str:
+    return sealed_body(s.stream("number", original), max(9, len(original)), _DIGITS)
+
+
+def _seed_phrase(s: Surrogates, original: str) -> str:
+    """As many words of two syllables, at least three letters as wallets' words have."""
+    count = len(re.findall("[a-z]+", original))
+    syllables = sealed_syllables(s.stream("seed phrase", original), 2 * count - 2)
+    return " ".join(a + b for a, b in zip(syllables[::2], syllables[1::2], strict=True))
+
+
+def _media(_: Surrogates, original: str) -> str:
+    return BLANK_MEDIA
+
+
+def _jwt(s: Surrogates, original: str) -> str:
+    stream = s.stream("jwt", original)
+    subject = sealed_body(stream, 16, LOWER36)
+    payload = base64.urlsafe_b64encode(f'{{"sub":"{subject}"}}'.encode()).decode().rstrip("=")
+    return f"{_JWT_HEAD}.{payload}.{sealed_body(s.stream('jwt signature', original), 43, BASE62)}"
+
+
+def _own_jwt(_: Surrogates, text: str) -> bool:
+    return text.startswith(_JWT_HEAD) and is_sealed(text.rpartition(".")[2])
+
+
+def _basic(s: Surrogates, original: str) -> str:
+    """base64 of ``user:password``; the user keeps his name unless another layer knows it."""
+    raw = decode_base64(original)
+    if raw is None:
+        return _word(s, original)
+    user, _, password = raw.decode("utf-8", "replace").partition(":")
+    fresh = f"{s.rescrub(user)}:{s.make('password', password)}".encode()
+    return base64.b64encode(fresh).decode()
+
+
+def _own_basic(s: Surrogates, text: str) -> bool:
+    raw = decode_base64(text)
+    if raw is None:
+        return _own_shape(s, text)
+    user, colon, password = raw.decode("utf-8", "replace").partition(":")
+    return bool(colon) and s.is_own("password", password) and s.rescrub(user) == user
+
+
+def _base64(s: Surrogates, original: str) -> str:
+    raw = decode_base64(original)
+    if raw is None:
+        return _word(s, original)
+    fresh = base64.b64encode(s.rescrub(raw.decode("utf-8", "replace")).encode("utf-8", "replace")).decode()
+    return fresh if "=" in original or not len(original) % 4 else fresh.rstrip("=")
+
+
+def _own_base64(s: Surrogates, text: str) -> bool:
+    raw = decode_base64(text)
+    if raw is None:
+        return _own_shape(s, text)
+    plain = raw.decode("utf-8", "replace")
+    return s.rescrub(plain) == plain
+
+
+# --- people and places
+
+
+def _email(s: Surrogates, original: str) -> str:
+    at = next((sep for sep in ("%40", "\\u0040") if sep in original), "@")
+    return f"user-{sealed_body(s.stream('email', original), 12, LOWER36)}{at}example.com"
+
+
+def _own_email(_: Surrogates, text: str) -> bool:
+    match = _EMAIL.fullmatch(text)
+    return match is not None and is_sealed(match[1].lower())
+
+
+def _name(s: Surrogates, original: str) -> str:
+    """Pronounceable words: as many as the original has, three at most, in its case."""
+    words = [w for w in re.split(r"[^\w]+|_", original) if w][:3] or [original]
+    glue = re.sub(r"\w", "", original.replace("_", "-"))[:1] or " "
+    syllables = sealed_syllables(s.stream("name", original.casefold()), 4 if len(words) == 1 else 5)
+    cuts = {1: [6], 2: [2, 7], 3: [2, 4, 7]}[len(words)]
+    starts = [0, *cuts[:-1]]
+    glue = "_" if "_" in original else glue if glue in " .-" else " "
+    parts = zip(words, starts, cuts, strict=True)
+    return glue.join(_like(w, "".join(syllables[a:b])) for w, a, b in parts)
+
+
+def _own_name(_: Surrogates, text: str) -> bool:
+    return are_sealed_syllables(re.sub(r"[ ._-]", "", text)) and 12 <= len(text) <= 16
+
+
+def _host(s: Surrogates, original: str) -> str:
+    name = "".join(sealed_syllables(s.stream("host", original.lower()), 4))
+    return f"{name}.example.net" if "." in original else f"host-{name}"
+
+
+def _own_host(_: Surrogates, text: str) -> bool:
+    match = _HOST.fullmatch(text)
+    return match is not None and are_sealed_syllables(match[1] or match[2])
+
+
+def _ipv4(s: Surrogates, original: str) -> str:
+    """In 240.0.0.0/4, which is no host's: the documentation ranges hold 762 addresses, too few to differ."""
+    a, b, c, d = s.stream("ipv4", original).numbers(4)
+    return f"{240 + a % 15}.{b % 256}.{c % 256}.{1 + d % 254}"
+
+
+def _own_ipv4(_: Surrogates, text: str) -> bool:
+    return int(text.partition(".")[0]) >= 240 if text.partition(".")[0].isdecimal() else False
+
+
+def _ipv6(s: Surrogates, original: str) -> str:
+    """In the documentation range 2001:db8::/32, sealed in the last two groups."""
+    body = "2001:db8:" + ":".join(f"{n:x}" for n in s.stream("ipv6", original.lower()).numbers(4))
+    return body + "".join(f":{n:x}" for n in check_numbers(body, 2))
+
+
+def _own_ipv6(_: Surrogates, text: str) -> bool:
+    groups = text.lower().split(":")
+    body = ":".join(groups[:6])
+    return len(groups) == 8 and groups[6:] == [f"{n:x}" for n in check_numbers(body, 2)]
+
+
+def _mac(s: Surrogates, original: str) -> str:
+    """Locally administered, with a prefix of ours."""
+    glue = original[2]
+    tail = [f"{n % 256:02x}" for n in s.stream("mac", original.lower()).numbers(3)]
+    fresh = glue.join(["06", "47", "54", *tail])
+    return fresh.upper() if original.upper() == original and original.lower() != original else fresh
+
+
+def _own_mac(_: Surrogates, text: str) -> bool:
+    return text[:8].replace("-", ":") == "06:47:54"
+
+
+def _phone(s: Surrogates, original: str) -> str:
+    """Same punctuation; an area code N9X or a country code 999, which no telephone has."""
+    old = _digits(original)
+    new = [str(n % 10) for n in s.stream("phone", original).numbers(len(old))]
+    lead = _nanp_lead(original, old)
+    if lead is not None:
+        new[: lead + 3] = [*old[:lead], str(2 + int(new[lead]) % 8), "9", new[lead + 2]]
+    elif original.lstrip("( ").startswith("+"):
+        new[:3] = "999"
+    else:
+        new[:3] = "555" if len(old) == 7 else "099" if old[0] == "0" else "999"
+    supply = iter(new)
+    return re.sub(r"\d", lambda _: next(supply), original)
+
+
+def _nanp_lead(text: str, digits: str) -> int | None:
+    """How many digits stand before the area code of a North American number; None where it is none."""
+    body = _digits(re.split(r"(?i)[a-z#]", text)[0])
+    plus = text.lstrip("( ").startswith("+")
+    for prefix in ("001", "1", ""):
+        if len(body) == len(prefix) + 10 and body.startswith(prefix) and digits[len(prefix)] in "23456789":
+            return len(prefix) if prefix or not plus else None
+    return None
+
+
+def _own_phone(_: Surrogates, text: str) -> bool:
+    digits = _digits(text)
+    lead = _nanp_lead(text, digits)
+    if lead is not None:
+        return digits[lead + 1] == "9"
+    return digits.startswith(
+        "999" if text.lstrip("( ").startswith("+") else "555" if len(digits) == 7 else "099"
+    )
+
+
+def _card(s: Surrogates, original: str) -> str:
+    """A test number of the same brand and length that passes the Luhn check."""
+    old = _digits(original)
+    prefix = _CARD_TEST.get(old[:1], "400000")
+    body = prefix + "".join(str(n % 10) for n in s.stream("card", old).numbers(len(old) - 10))
+    body += "".join(str(n % 10) for n in check_numbers(body, 3))
+    supply = iter(body + luhn_digit(body))
+    return re.sub(r"\d", lambda _: next(supply), original)
+
+
+def _own_card(_: Surrogates, text: str) -> bool:
+    digits = _digits(text)
+    check = "".join(str(n % 10) for n in check_numbers(digits[:-4], 3))
+    return digits[:6] in _CARD_TEST.values() and digits[-4:-1] == check and luhn(digits)
+
+
+def _ssn(s: Surrogates, original: str) -> str:
+    """Area 9xx, which is never given out."""
+    supply = iter("9" + "".join(str(n % 10) for n in s.stream("ssn", _digits(original)).numbers(8)))
+    return re.sub(r"\d", lambda _: next(supply), original)
+
+
+def _iban(s: Surrogates, original: str) -> str:
+    """Same country and length, valid check digits, sealed in the last four characters."""
+    old = _alnum(original).upper()
+    drawn = s.stream("iban", old).numbers(len(old) - 8)
+    body = "".join(_same_class(c, n) for c, n in zip(old[4:-4], drawn, strict=True))
+    body += "".join(_same_class(c, n) for c, n in zip(old[-4:], check_numbers(body, 4), strict=True))
+    return _refill(original, old[:2] + iban_check(old[:2], body) + body)
+
+
+def _same_class(old: str, number: int, leads: bool = False) -> str:
+    if old.isdecimal():
+        return str(1 + number % 9) if leads else str(number % 10)
+    return chr((65 if old.isupper() else 97) + number % 26)
+
+
+def iban_check(country: str, body: str) -> str:
+    """The two check digits of an IBAN (ISO 7064, mod 97-10)."""
+    digits = "".join(str(int(c, 36)) for c in body + country + "00")
+    return f"{98 - int(digits) % 97:02d}"
+
+
+def _own_iban(_: Surrogates, text: str) -> bool:
+    body = _alnum(text).upper()[4:]
+    wanted = zip(body[-4:], check_numbers(body[:-4], 4), strict=True)
+    return all(c == _same_class(c, n) for c, n in wanted)
+
+
+def _date(s: Surrogates, original: str) -> str:
+    """The same format in one of the years 1900 to 1909."""
+    numbers = iter(s.stream("date", original).numbers(8))
+
+    def fresh(match: re.Match[str]) -> str:
+        old, n = match[0], next(numbers)
+        if old.isdecimal():
+            return f"190{n % 10}" if len(old) == 4 else str(1 + n % 12).zfill(len(old))
+        full = next((m for m in _MONTHS if m.startswith(old.lower())), None)
+        return old if full is None else _like(old, _MONTHS[n % 12][: len(old) if len(old) == 3 else None])
+
+    return re.sub(r"\d{4}|\d{1,2}|[A-Za-z]{3,9}", fresh, original)
+
+
+def _own_date(_: Surrogates, text: str) -> bool:
+    year = _YEAR.search(text)
+    return year is not None and year[0].startswith("190")
+
+
+def _address(s: Surrogates, original: str) -> str:
+    stream = s.stream("address", original)
+    return f"{1 + stream.numbers(1)[0] % 998} {''.join(sealed_syllables(stream, 5)).capitalize()} Street"
+
+
+def _own_address(_: Surrogates, text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and are_sealed_syllables(match[1])
+
+
+def _geo(s: Surrogates, original: str) -> str:
+    """A coordinate with as many decimals, within a tenth of a degree of zero."""
+    decimals = max(4, len(original.partition(".")[2]))
+    return "0.0" + "".join(str(n % 10) for n in s.stream("geo", original).numbers(decimals - 1))
+
+
+def _own_geo(_: Surrogates, text: str) -> bool:
+    return re.fullmatch(r"0\.0\d{3,}", text) is not None
+
+
+def _denied(s: Surrogates, original: str) -> str:
+    """The operator's own values, typed by their form."""
+    return _MAKERS[_guess(original)](s, original)
+
+
+def _own_denied(s: Surrogates, text: str) -> bool:
+    return _OWN[_guess(text)](s, text)
+
+
+def _guess(value: str) -> str:
+    if re.fullmatch(r"[^@\s]+(?:@|%40)[^@\s]+\.[^@\s]+", value):
+        return "email"
+    try:
+        return "ipv4" if ipaddress.ip_address(value).version == 4 else "ipv6"
+    except ValueError:
+        pass
+    if re.fullmatch(r"(?i)[a-z0-9-]+(?:\.[a-z0-9-]+)+", value):
+        return "host"
+    if re.fullmatch(r"[\w ._-]+", value) and not re.search(r"\d{3}", value):
+        return "person"
+    return "token"
+
+
+_MAKERS: dict[str, Maker] = {
+    "password": _word,
+    "number": _number,
+    "id_number": _classed,
+    "media": _media,
+    "seed_phrase": _seed_phrase,
+    "jwt": _jwt,
+    "basic_auth": _basic,
+    "base64": _base64,
+    "email": _email,
+    "user": _name,
+    "person": _name,
+    "host": _host,
+    "ipv4": _ipv4,
+    "ipv6": _ipv6,
+    "mac": _mac,
+    "phone": _phone,
+    "credit_card": _card,
+    "ssn": _ssn,
+    "iban": _iban,
+    "birth_date": _date,
+    "address": _address,
+    "coordinate": _geo,
+    "denied": _denied,
+    "token": _shape,
+}
+_OWN: dict[str, Own] = {
+    "number": _own_shape,
+    "id_number": _own_classed,
+    "media": lambda _, text: text == BLANK_MEDIA,
+    "seed_phrase": lambda _, text: are_sealed_syllables(re.sub("[ ,]", "", text)),
+    "jwt": _own_jwt,
+    "basic_auth": _own_basic,
+    "base64": _own_base64,
+    "email": _own_email,
+    "user": _own_name,
+    "person": _own_name,
+    "host": _own_host,
+    "ipv4": _own_ipv4,
+    "ipv6": _own_ipv6,
+    "mac": _own_mac,
+    "phone": _own_phone,
+    "credit_card": _own_card,
+    "ssn": lambda _, text: _digits(text)[:1] == "9",
+    "iban": _own_iban,
+    "birth_date": _own_date,
+    "address": _own_address,
+    "coordinate": _own_geo,
+    "denied": _own_denied,
+    "token": _own_shape,
+}
+_SEALED = (
+    _own_shape,
+    _own_jwt,
+    _own_basic,
+    _own_email,
+    _own_name,
+    _own_host,
+    _own_ipv6,
+    _own_card,
+    _own_iban,
+)
+"""Those that no foreign value can pass for by its form alone."""
