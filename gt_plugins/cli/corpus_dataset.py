@@ -47,6 +47,7 @@ def _print(made: Dataset) -> None:
     rows = []
     for part, counts in made.card["examples"].items():
         rows += [[part, kind, str(n)] for kind, n in sorted(counts.items())]
+    rows += [[part, "decisions asked", str(n)] for part, n in made.card["decisions"].items()]
     rows += [["dropped", reason, str(n)] for reason, n in made.card["drops"].items()]
     print_table(["PART", "KIND", "COUNT"], rows or [["train", "-", "0"]])
     print(f"{made.folder}  dataset {made.hash[:12]}  from {len(made.card['sessions'])} sessions")

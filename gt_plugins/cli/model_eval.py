@@ -46,7 +46,7 @@ def evaluate(
     token = token_file.read_text().strip() if token_file else ""
     results = []
     for chosen in evaluation.suites_for(version.role, suite):
-        with _Bar(chosen.name, len(chosen.cases()), quiet=as_json) as bar:
+        with Bar(chosen.name, len(chosen.cases()), quiet=as_json) as bar:
             if endpoint:
                 result = evaluation.evaluate_at(version, chosen, endpoint, token, bar)
             elif choice:
@@ -56,7 +56,7 @@ def evaluate(
         if other is not None:
             result = evaluation.compare(other.ref, result, _other(home, other, chosen, as_json))
         if against_base:
-            with _Bar("base", len(chosen.cases()), quiet=as_json) as bar:
+            with Bar("base", len(chosen.cases()), quiet=as_json) as bar:
                 result = evaluation.compare("base", result, evaluation.evaluate_base(version, chosen, bar))
         evals.store(home, version, result)
         results.append(result)
@@ -77,11 +77,11 @@ def _other(home: Path, other: Version, suite: Any, quiet: bool) -> EvalResult:
         return stored
     if other.role not in suite.roles:
         raise UserError(f"{other.ref} is for {other.role}, which suite {suite.name} is not for")
-    with _Bar(other.ref, len(suite.cases()), quiet=quiet) as bar:
+    with Bar(other.ref, len(suite.cases()), quiet=quiet) as bar:
         return evaluation.evaluate(other, suite, told=bar)
 
 
-class _Bar:
+class Bar:
     """Progress over a suite's cases, with the share that is right so far."""
 
     def __init__(self, name: str, total: int, quiet: bool) -> None:
@@ -91,7 +91,7 @@ class _Bar:
         self.done = self.right = 0
         self.stages = Stages(enabled=not quiet)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self.stages.__enter__()
         return self
 

@@ -151,7 +151,12 @@ def base_build(
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty; choose a new folder")
     _quiet()
-    given = {"documents": documents, "passes": passes, "batch_tokens": batch_tokens, "seed": seed}
+    given: dict[str, Any] = {
+        "documents": documents,
+        "passes": passes,
+        "batch_tokens": batch_tokens,
+        "seed": seed,
+    }
     plan = replace(PretrainPlan(), **{k: v for k, v in given.items() if v is not None})
     from .progress import Stages
 

@@ -2,7 +2,10 @@
 
     session ──► conversation (the role's system prompt, tools and slim prime in place of the stock ones)
             ├─► a chat example: loss on the assistant's turns that the role's fence allows
-            └─► decision examples: the tool results since the decision before ──► reason and action
+            └─► its decisions: the tool results since the decision before ──► reason and action
+
+Each decision is judged by itself (filters, overlap, sameness); those of a session that are kept are then
+asked one after another in one example, so that its prime is read once and not once for each.
 
 A folder holds ``train.jsonl``, ``heldout.jsonl`` (split by bead, by session where there is none),
 ``prime.txt`` (a slim prime of these sessions, which the gate uses) and ``card.json``: counts, every drop
@@ -57,7 +60,8 @@ class Example:
     models: tuple[str, ...]
     conversation: Conversation
     silent: tuple[int, ...] = ()
-    action: str = ""
+    actions: tuple[str, ...] = ()
+    """The decisions asked for, one for each answer; empty for a chat."""
 
     @property
     def unit(self) -> str:
@@ -83,7 +87,7 @@ class Example:
             "bead": self.bead,
             "outcome": self.outcome,
             "models": list(self.models),
-            "action": self.action,
+            "actions": list(self.actions),
             "system": c.system,
             "prime": c.prime,
             "tools": [{"name": t.name, "required": list(t.required)} for t in c.tools],
@@ -119,6 +123,7 @@ def build(
     seen: set[str] = set()
     newest, prime = "", ""
     for stored in sessions:
+        own: list[Example] = []
         stock = prime_of(stored.session.turns)
         text = slim(stock) if stock else ""
         if text and stored.session.started >= newest:
@@ -128,8 +133,26 @@ def build(
             if reason:
                 drops[f"{example.kind}: {reason}"] += 1
             else:
-                kept.append(example)
+                own.append(example)
+        kept += joined(own)
     return kept, drops, prime
+
+
+def joined(own: Sequence[Example]) -> list[Example]:
+    """The examples of one session, its decisions as one conversation of questions and answers."""
+    asked = [e for e in own if e.kind == "decision"]
+    rest = [e for e in own if e.kind != "decision"]
+    if not asked:
+        return rest
+    first = asked[0]
+    messages = tuple(m for e in asked for m in e.conversation.messages)
+    whole = replace(
+        first,
+        id=f"{first.session}/decisions",
+        conversation=replace(first.conversation, messages=messages),
+        actions=tuple(a for e in asked for a in e.actions),
+    )
+    return [*rest, whole]
 
 
 def _why_not(
@@ -205,7 +228,7 @@ def examples_of(
             kind="decision",
             conversation=asked,
             silent=(),
-            action=taken.action,
+            actions=(taken.action,),
         )
 
 
@@ -294,18 +317,23 @@ def write(
     write_jsonl(folder / "train.jsonl", (e.to_json() for e in train))
     write_jsonl(folder / "heldout.jsonl", (e.to_json() for e in rest))
     write_text(folder / "prime.txt", prime)
-    card = {
+    digest = files_hash(folder)
+    card: dict[str, Any] = {
         "role": role,
         "budget": budget,
-        "hash": files_hash(folder),
+        "hash": digest,
         "examples": {"train": _counts(train), "heldout": _counts(rest)},
         "drops": dict(sorted(drops.items())),
         "sessions": sorted({e.session for e in examples}),
         "models": sorted({m for e in examples for m in e.models}),
-        "actions": dict(Counter(e.action for e in train if e.action)),
+        "decisions": {
+            "train": sum(len(e.actions) for e in train),
+            "heldout": sum(len(e.actions) for e in rest),
+        },
+        "actions": dict(Counter(a for e in train for a in e.actions)),
     }
     write_json(folder / "card.json", card)
-    return Dataset(folder, role, card["hash"], train, rest, prime, card)
+    return Dataset(folder, role, digest, train, rest, prime, card)
 
 
 def _counts(examples: Sequence[Example]) -> dict[str, int]:
@@ -371,7 +399,7 @@ def example_from(value: Mapping[str, Any]) -> Example:
         tuple(value["models"]),
         Conversation(value["system"], tools, value["prime"], messages),
         tuple(value["silent"]),
-        value["action"],
+        tuple(value["actions"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,12 +47,15 @@ def responder_for(version: Version, engine: str = "") -> ModelResponder:
 
 def evaluate(version: Version, suite: Suite, engine: str = "", told: Told | None = None) -> EvalResult:
     """One suite through an endpoint of the version's own: quantized file, grammar, fence, slim prime."""
-    from .endpoint import local_endpoint
+    from ..serving.app import make_app
+    from ..serving.client import EndpointClient
+    from ..serving.local import served_locally
 
     check_nonempty(suite)
     responder = responder_for(version, engine)
-    profile = responder.profile
-    with local_endpoint(responder, version.model) as client:
+    profile, token = responder.profile, secrets.token_hex(16)
+    app = make_app(responder, token, [version.model])
+    with served_locally(app) as url, EndpointClient(url, token) as client:
         cases = run_served(suite, client, version.model, profile, prime_for(version, profile), told)
     return _result(version, suite, cases, engine=responder.name, served=True)
 
@@ -85,7 +89,7 @@ def evaluate_base(version: Version, suite: Suite, told: Told | None = None) -> E
 
     profile = _profile(version)
     engine = load_engine(EngineSource(base_folder(version)), prefer="transformers")
-    cases = run_choice(suite, engine, profile, prime_for(version, profile), budget_of(version), told)
+    cases = run_choice(suite, engine, profile, prime_for(version, profile), budget_of(version, engine), told)
     base = version.base if version.base == "tiny" else Path(version.base).name
     made = _result(version, suite, cases, engine="transformers, choice scoring", served=False)
     return replace(made, model=f"base {base}", version="")

@@ -99,9 +99,9 @@ def _case(path: Path, number: int, line: str) -> Case:
         raise UserError(in_file(path, where, f"not JSON ({error})", "")) from None
     if not isinstance(value, dict):
         raise UserError(in_file(path, where, "not a JSON object", ""))
-    expected = value.get("expected")
+    expected: Any = value.get("expected")
     expected = [expected] if isinstance(expected, str) else expected
-    allowed = value.get("allowed")
+    allowed: Any = value.get("allowed")
     if not isinstance(value.get("evidence"), str):
         raise UserError(in_file(path, f"{where}: evidence", "must be a string", ""))
     for key, found in (("allowed", allowed), ("expected", expected)):

@@ -20,7 +20,7 @@ from .teacher import DONE, LIST, report_name
 INVENTED_ROLES = 72
 _KINDS = ("session", "idle", "task", "git", "nudges", "error", "mail")
 _BASH = (Tool("Bash", ("command",)),)
-_POOLS = ("common", "wide", "wide", "wide")
+_POOLS = ("common", "wide", "prose", "prose")
 
 _RULE_LINES = (
     "- One report, one decision, one command.",

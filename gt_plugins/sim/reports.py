@@ -23,6 +23,16 @@ _DISTRACTORS = {
         "cycle {p}",
         "load 0.{b}",
     ),
+    "prose": (
+        "[running|works|still] on version {a}.{b}",
+        "[the|its] [window|pane] [has|shows] {b} lines",
+        "[takes|uses|holds] {p} MB [of memory|]",
+        "[shift|round|turn] number {p}",
+        "[seen by|noted by|looked at by] the [daemon|watch|night shift]",
+        "[weather|day|night] [is|was] [fine|long|quiet enough]",
+        "[otherwise|apart from that] [nothing to add|no remarks]",
+        "[uptime|up since] {a}h",
+    ),
     "unseen": ("it is on build {a}.{b}", "memory at {p} MB", "this is cycle {p}"),
 }
 
@@ -69,9 +79,37 @@ def _letter(target: str, parts: list[str], rng: random.Random) -> str:
     return f"To whom it concerns: {target}\n{', and '.join(parts[:half])}\n{', and '.join(parts[half:])}"
 
 
+def _sentences(target: str, parts: list[str], rng: random.Random) -> str:
+    opening = expand("[About|Concerning|Regarding|Subject|Re:|News of|Word on|For] {t}", rng).replace(
+        "{t}", target
+    )
+    return (
+        opening
+        + rng.choice((". ", ":\n", ", ", "\n\n"))
+        + " ".join(p[:1].upper() + p[1:] + "." for p in parts)
+    )
+
+
+def _joined(target: str, parts: list[str], rng: random.Random) -> str:
+    glue = rng.choice(("; also ", ", then ", ", while ", "; ", ". And ", ", plus ", " / ", ", with "))
+    words = (
+        glue.join(parts)
+        if rng.random() < 0.5
+        else "".join(part + rng.choice((", ", "; ", ". ", ", also ", ", and yet ", "\n")) for part in parts)
+    )
+    return rng.choice((f"{target} - {words}", f"{words}\n({target})", f"Agent {target}\n{words}"))
+
+
+def _numbered(target: str, parts: list[str], rng: random.Random) -> str:
+    mark = rng.choice(("{}. ", "({}) ", "[{}] ", "{}: "))
+    body = "\n".join(mark.format(chr(97 + i)) + p for i, p in enumerate(parts))
+    return f"{body}\n-- {target}" if rng.random() < 0.4 else f"# {target}\n{body}"
+
+
 LAYOUTS: dict[str, Sequence[Layout]] = {
     "common": (_lines, _dashed),
     "wide": (_agent_block, _prose, _log, _table, _braces),
+    "prose": (_sentences, _joined, _numbered, _prose, _agent_block),
     "unseen": (_watch_note, _letter),
 }
 

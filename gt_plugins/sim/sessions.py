@@ -117,12 +117,14 @@ def write_session(
     """One patrol of ``role`` over ``found`` as a transcript file and a ``session_start`` event."""
     session_id = str(uuid.UUID(int=rng.getrandbits(128), version=4))
     cwd = town.root / {"boot": "deacon/dogs/boot", "witness": "demo/witness"}.get(role, role)
-    reports, planted = [], []
+    reports: list[str] = []
+    planted: list[str] = []
     for situation in found:
         text = role_report(role, situation, "common", rng)
         if secrets and rng.random() < 0.3:
             line, secret = plant(rng)
-            text, planted = f"{text}\n{line}", [*planted, secret]
+            text = f"{text}\n{line}"
+            planted.append(secret)
         reports.append(text)
     script = _Transcript(session_id, str(cwd), started, rng)
     script.add(

@@ -45,7 +45,7 @@ def load_base(folder: Path, device: str, quantize: str = "none") -> Any:
         first = str(error).splitlines()[0]
         raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
     model.config.use_cache = False
-    return model if quantize == "nf4" else model.to(device)
+    return model if quantize == "nf4" else model.to(torch.device(device))
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:

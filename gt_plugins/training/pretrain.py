@@ -10,6 +10,7 @@ One H200 takes about five minutes; a CPU can run the same code with small number
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-LENGTHS = (192, 320, 512, 1024, 2048)
+LENGTHS = (128, 192, 256, 320, 512, 1024, 2048)
 WHOLE = Budget(request=2048, result=400, prime=2048, reply=2048)
 
 
@@ -41,6 +42,10 @@ class PretrainPlan:
     matrix_rate: float = 0.02
     other_rate: float = 3e-3
     prompt_weight: float = 0.1
+    longest: int = 2048
+    """Tokens; longer documents are left out."""
+    muon: bool = True
+    """Muon for the matrices; AdamW for them too where False (Muon's bf16 steps crawl on a CPU)."""
     warmup: float = 0.02
     seed: int = 20261123
     shape: TinyShape = field(default_factory=TinyShape)
@@ -72,7 +77,9 @@ def documents_text(seed: int, first: int, count: int) -> list[str]:
     return texts
 
 
-def encode_documents(tokenizer_json: str, seed: int, first: int, count: int) -> list[tuple[bytes, bytes]]:
+def encode_documents(
+    tokenizer_json: str, seed: int, longest: int, first: int, count: int
+) -> list[tuple[bytes, bytes]]:
     """Documents as (ids, weights) in uint16 and uint8 (0 or 1: is it a reply's token), one of each a row."""
     import numpy as np
     from tokenizers import Tokenizer
@@ -81,7 +88,7 @@ def encode_documents(tokenizer_json: str, seed: int, first: int, count: int) -> 
     rows = []
     for index in range(first, first + count):
         for row in renderer.rows(document(seed, index), WHOLE):
-            if len(row.ids) > WHOLE.request:
+            if len(row.ids) > longest:
                 continue
             taught = np.zeros(len(row.ids), np.uint8)
             for start, end in row.spans:
@@ -169,7 +176,7 @@ def make_rows(
     """All documents encoded, by ``workers`` processes."""
     chunk = 2000
     starts = list(range(0, plan.documents, chunk))
-    encode = partial(encode_documents, tokenizer_json, plan.seed)
+    encode = partial(encode_documents, tokenizer_json, plan.seed, plan.longest)
     rows: list[tuple[bytes, bytes]] = []
     with ProcessPoolExecutor(workers) as pool:
         sizes = [min(chunk, plan.documents - s) for s in starts]
@@ -180,8 +187,13 @@ def make_rows(
 
 
 def optimizers(model: Any, plan: PretrainPlan) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for embeddings and norms."""
+    """Muon for the blocks' matrices, AdamW for embeddings and norms; or AdamW for all."""
     import torch
+
+    if not plan.muon:
+        return [
+            torch.optim.AdamW(model.parameters(), lr=plan.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        ]
 
     matrices = [
         p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
@@ -202,16 +214,37 @@ def rate_at(step: int, total: int, warmup: float) -> float:
     return min(1.0, 2.0 * (total - step) / total)
 
 
-def pretrain(plan: PretrainPlan, out: Path, device: str, workers: int, report: Report) -> dict[str, Any]:
-    """Make the base in ``out``; returns its data card. Deterministic up to the device's rounding."""
+def _beginning(plan: PretrainPlan, start: Path | None) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """Tokenizer, network and the cards of the stages before: fresh ones, or those of an earlier base."""
+    import torch
+    from tokenizers import Tokenizer
+
+    if start is None:
+        texts = documents_text(plan.seed + 1, 0, min(20_000, plan.documents))
+        tokenizer = train_tokenizer(texts, plan.shape.vocab)
+        return tokenizer, new_model(plan.shape, tokenizer, plan.seed), []
+    from transformers import LlamaForCausalLM
+
+    card = json.loads((start / "base.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(start / "tokenizer.json"))
+    model = LlamaForCausalLM.from_pretrained(str(start), dtype=torch.float32, local_files_only=True)
+    earlier = card.pop("stages", [])
+    return tokenizer, model, [*earlier, card]
+
+
+def pretrain(
+    plan: PretrainPlan, out: Path, device: str, workers: int, report: Report, start: Path | None = None
+) -> dict[str, Any]:
+    """Make the base in ``out``, from nothing or going on from ``start``; returns its data card.
+
+    Deterministic up to the device's rounding."""
     import torch
 
     random.seed(plan.seed)
-    texts = documents_text(plan.seed + 1, 0, min(20_000, plan.documents))
-    tokenizer = train_tokenizer(texts, plan.shape.vocab)
+    tokenizer, model, before = _beginning(plan, start)
     rows = make_rows(plan, tokenizer.to_str(), workers, report)
     shelves = make_shelves(rows, tokenizer.token_to_id(END))
-    model = new_model(plan.shape, tokenizer, plan.seed).to(device)
+    model = model.to(device)
     torch.set_float32_matmul_precision("high")
     forward = torch.compile(model, dynamic=False) if device == "cuda" else model
     total = count_batches(shelves, plan)
@@ -237,6 +270,7 @@ def pretrain(plan: PretrainPlan, out: Path, device: str, workers: int, report: R
             recent = float(loss.detach())
             report(Progress("training", step + 1, total, recent))
     card = {
+        "stages": before,
         "plan": {k: v for k, v in asdict(plan).items() if k != "shape"},
         "rows": len(rows),
         "tokens_seen": tokens,

@@ -21,6 +21,7 @@ from ..corpus import dataset as datasets
 from ..corpus.dataset import Dataset, Example
 from ..durable import write_json, write_text
 from ..errors import UserError
+from ..rendering.conversation import Conversation, Message
 from ..rendering.render import STANDARD, TINY, Budget, Renderer, Row
 from ..town.root import Town
 from .base import TINY as TINY_NAME
@@ -80,16 +81,19 @@ def rows_of(examples: Sequence[Example], renderer: Renderer, budget: Budget) -> 
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """Decision examples with their answers dealt out anew; chats are left out, their answers are inside."""
+    """Decisions with their answers dealt out anew; chats are left out, their answers are inside."""
     import random
 
     asked = [e for e in examples if e.kind == "decision"]
-    answers = [e.conversation.messages[-1] for e in asked]
+    answers = [m for e in asked for m in e.conversation.messages if m.role == "assistant"]
     random.Random(seed).shuffle(answers)
-    return [
-        replace(e, conversation=replace(e.conversation, messages=(*e.conversation.messages[:-1], a)))
-        for e, a in zip(asked, answers, strict=True)
-    ]
+    dealt = iter(answers)
+    return [replace(e, conversation=_answered(e.conversation, dealt)) for e in asked]
+
+
+def _answered(conversation: Conversation, answers: Iterator[Message]) -> Conversation:
+    messages = tuple(next(answers) if m.role == "assistant" else m for m in conversation.messages)
+    return replace(conversation, messages=messages)
 
 
 def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outcome:
