@@ -18,6 +18,7 @@ from gt_plugins import hookimpl, hookspecs
 from gt_plugins.cli import gt as shim
 from gt_plugins.errors import GateRefused
 from gt_plugins.prime import command, sections
+from gt_plugins.prime.budget import TINY_TOKENS
 from gt_plugins.prime.command import cut_prime
 from gt_plugins.prime.sections import Section
 from gt_plugins.town.root import Town
@@ -186,7 +187,12 @@ def test_hook_is_passed_on_only_if_given(gt: Gt, town: Town):
 
 @pytest.mark.parametrize(
     ("entry", "most"),
-    [({"base": "tiny"}, 350), ({"prime_tokens": 500}, 500), ({"prime_tokens": 99_999}, 3000), ({}, 800)],
+    [
+        ({"base": "tiny"}, TINY_TOKENS),
+        ({"prime_tokens": 500}, 500),
+        ({"prime_tokens": 99_999}, 3000),
+        ({}, 800),
+    ],
 )
 def test_the_budget_is_the_roles(gt: Gt, town: Town, entry: dict[str, object], most: int):
     town.settings_file.write_text("[prime]\ntokens = 800\n")
@@ -202,7 +208,7 @@ def test_the_base_is_read_from_the_versions_manifest(gt: Gt, town: Town, tmp_pat
     manifest.write_text('base = "tiny"\n')
     deploy(town, models=str(tmp_path / "m"))
     gt.says(STOCK + "\n## Extra\n\n" + "Words NEVER end here.\n" * 500)
-    assert len(run("prime").out.decode()) <= 350 * 3.5 + 1
+    assert len(run("prime").out.decode()) <= TINY_TOKENS * 3.5 + 1
 
 
 def test_a_broken_settings_file_does_not_undeploy(gt: Gt, town: Town):
@@ -303,7 +309,7 @@ def test_when_slimming_fails_the_original_is_cut_by_sections(
     gt.says(
         STOCK.replace("\n# Gas Town Worker", "\n## Filler\n\n" + "long words here\n" * 900 + "\n# Gas Town W")
     )
-    monkeypatch.setattr("gt_plugins.prime.slim.stock_sections", lambda *a: 1 / 0)
+    monkeypatch.setattr("gt_plugins.prime.stock.stock_sections", lambda *a: 1 / 0)
     assert shim.run(["prime", "--hook"]) == 0
     out, err = capfdbinary.readouterr()
     text = out.decode()

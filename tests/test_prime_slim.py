@@ -169,12 +169,23 @@ def test_an_emergency_stop_is_the_first_thing_said():
     assert "Next: wait until this is lifted." in lines and "- a from b: c" in lines
 
 
-def test_after_compaction_it_says_go_on():
+def test_after_compaction_gts_own_short_text_stays_with_the_rules():
+    stock = (
+        "\n> **Recovery**: Context compact complete. You are **demo/polecats/rust** (polecat).\n"
+        "GAS TOWN role:demo/polecats/rust pid:1 session:s-1\n\n---\n\n"
+        "**Continue your current task.** Or not.\n"
+    )
+    lines = slim(stock, "polecat", tokens=350, rules=RULES).text.split("\n")
+    assert lines[1:-4] == [x for x in stock.split("\n") if x] and lines[-4] == "Rules:"
+
+
+def test_a_longer_one_says_go_on():
     stock = (
         "\n> **Recovery**: Context compact complete. You are **demo/polecats/rust** (polecat).\n"
         "GAS TOWN role:demo/polecats/rust pid:1 session:s-1\n\n---\n\n"
         "**Continue your current task.** Or not.\n"
         "\n**IMPORTANT**: When all is complete, run `gt done`.\n"
+        + mail(*(f"m{i} from a: b" for i in range(30)))
     )
     text = slim(stock, "polecat", tokens=350, rules=RULES).text
     assert "Next: continue your current task.\nAt the end, when all is committed: `gt done`.\n" in text
@@ -194,11 +205,11 @@ def test_too_many_facts_are_kept_by_whole_lines_and_the_loss_is_counted():
     made = slim(stock, "deacon", tokens=350, rules=RULES)
     assert made.tokens <= 350
     told = made.text.split("\n")[-2]
-    assert told.startswith("(left out: ") and "mail" in told and told.endswith("gt prime --full)")
+    assert told.startswith("(left out: ") and "mail" in told and told.endswith(")")
     items = [x for x in made.text.split("\n") if x.startswith("- hq-")]
     assert items and all(x.split("subject number ")[1].isdigit() for x in items)
     lost = next(p for p in made.dropped if p.name == "mail")
-    assert lost.reason == "budget" and lost.units == 301 - len(items) - ("You have" in made.text)
+    assert lost.reason == "budget" and lost.units == 300 - len(items)
 
 
 def test_a_real_tokenizer_is_obeyed_even_where_a_whole_costs_more_than_its_lines():

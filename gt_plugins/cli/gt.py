@@ -5,6 +5,7 @@ Everything else is the real gt's, and so is whatever goes wrong here before the 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ def _fail(message: str, code: int) -> int:
 
 def main() -> None:
     """Entry point. Raises SystemExit with the exit code."""
+    gc.disable()  # a process of a tenth of a second that every session start waits for
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:

@@ -9,11 +9,12 @@ by whole sections to what the client takes.
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from .real import RealGt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,6 @@ Offer = Callable[[str], "list[Section]"]
 """From a stock prime to one plugin's sections for it."""
 MAX_CHARS = 10_000
 HELD = "GT_FT_HELD_"
-_MAX_BYTES = 8 * 1024 * 1024
 _OURS = {"--hook", "--explain"}
 _LIVE_WORDS = (
     "GAS TOWN",
@@ -61,7 +61,7 @@ def main(args: Sequence[str]) -> int:
     return slim_prime(here, real, rest) if here else pass_on(real)
 
 
-def _early_start(args: Sequence[str]) -> _Real | None:
+def _early_start(args: Sequence[str]) -> RealGt | None:
     """The real gt at work before our own modules are loaded, where the shim has seen that the role is
     deployed and no terminal is there that gt would colour its output for.
 
@@ -81,13 +81,13 @@ def _recorded() -> str | None:
     return path if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK) else None
 
 
-def _start(args: Sequence[str], gt: str | None = None) -> _Real:
+def _start(args: Sequence[str], gt: str | None = None) -> RealGt:
     """Start the real prime. Raises UserError where there is no gt."""
     if gt is None:
         from ..town.gt import real_gt
 
         gt = str(real_gt(None))
-    return _Real([gt, "prime", *(a for a in args if a != "--explain")])
+    return RealGt([gt, "prime", *(a for a in args if a != "--explain")], real_environ())
 
 
 def _deployed_here() -> tuple[Deployed, Path] | None:
@@ -123,6 +123,7 @@ def exec_real(args: Sequence[str]) -> NoReturn:
     path = str(real_gt(None))
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would hand that on
     os.execve(path, [path, *args], real_environ())
 
 
@@ -134,20 +135,21 @@ def real_environ() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if not k.startswith(HELD)}, **held}
 
 
-def pass_on(real: _Real) -> int:
+def pass_on(real: RealGt) -> int:
     """What the real prime printed, as it is, and its exit code."""
     code, raw, _ = real.finish()
     _print(raw)
     return code
 
 
-def slim_prime(here: tuple[Deployed, Path], real: _Real, args: Sequence[str]) -> int:
+def slim_prime(here: tuple[Deployed, Path], real: RealGt, args: Sequence[str]) -> int:
     """Print the slim prime; the real one's exit code, and its output as it is, where it fails."""
     deployed, town = here
     nobody: list[Offer] = []
     extra = guarded("plugins", lambda: offered_sections(deployed, town), nobody)
-    code, raw, warning = real.finish()
-    out = raw.decode("utf-8", "replace")
+    guarded("slimming", lambda: _load_while(lambda: not real.ended()), None)
+    code, raw, err = real.finish()
+    out, warning = raw.decode("utf-8", "replace"), _database_warning(err)
     if code != 0 or not out.strip():
         _print(raw)
         return code
@@ -161,6 +163,21 @@ def slim_prime(here: tuple[Deployed, Path], real: _Real, args: Sequence[str]) ->
     return 0
 
 
+def _load_while(busy: Callable[[], bool]) -> None:
+    """Import what slimming needs while the real gt works; a short prime needs the first of these only."""
+    import importlib
+
+    for name in ("slim", "prose", "parse", "live", "stock"):
+        if busy():
+            importlib.import_module(f"{__package__}.{name}")
+
+
+def _database_warning(err: str) -> str:
+    """What gt says on stderr where it cannot tell what is hooked: a hook's stderr reaches no model."""
+    start = err.find("## ⚠️  DATABASE ERROR")
+    return err[start:].split("\n\n", 1)[0] if start >= 0 else ""
+
+
 def _make(deployed: Deployed, out: str, warning: str, extra: Sequence[Offer]) -> SlimPrime:
     from .slim import slim
 
@@ -171,8 +188,6 @@ def _make(deployed: Deployed, out: str, warning: str, extra: Sequence[Offer]) ->
 
 def offered_sections(deployed: Deployed, town: Path | None) -> list[Offer]:
     """One function per third-party plugin: its sections for a stock prime. :func:`slim` itself has ours."""
-    from . import slim  # noqa: F401  loaded while the real gt runs
-
     if not third_parties():
         return []
     from ..plugins import plugin_manager
@@ -282,48 +297,6 @@ def _sections(text: str) -> list[str]:
         else:
             pieces[-1] += line
     return pieces
-
-
-class _Real:
-    """The real gt at work: its stdout kept, its stderr passed on as it comes and searched for a warning."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=real_environ()
-        )
-        self.out, self.err = bytearray(), bytearray()
-        assert self.process.stdout is not None and self.process.stderr is not None
-        self.readers = [
-            threading.Thread(target=_drain, args=(self.process.stdout, self.out, None), daemon=True),
-            threading.Thread(target=_drain, args=(self.process.stderr, self.err, 2), daemon=True),
-        ]
-        for reader in self.readers:
-            reader.start()
-
-    def finish(self) -> tuple[int, bytes, str]:
-        """Exit code (128 + n for a signal), stdout, and the database warning if there was one.
-
-        A child that gt left behind may hold the pipes open: a second after gt's end we go on."""
-        try:
-            code = self.process.wait()
-        except BaseException:
-            self.process.kill()
-            raise
-        for reader in self.readers:
-            reader.join(timeout=1.0)
-        errors = bytes(self.err).decode("utf-8", "replace")
-        start = errors.find("## ⚠️  DATABASE ERROR")
-        warning = errors[start:].split("\n\n", 1)[0] if start >= 0 else ""
-        return (code if code >= 0 else 128 - code), bytes(self.out), warning
-
-
-def _drain(pipe: IO[bytes], kept: bytearray, passed_to: int | None) -> None:
-    """Read a pipe to its end; what is over 8 MiB is read and let go, so that the child never waits for us."""
-    while chunk := os.read(pipe.fileno(), 65536):
-        if len(kept) < _MAX_BYTES:
-            kept += chunk
-        if passed_to is not None:
-            os.write(passed_to, chunk)
 
 
 def guarded(what: str, call: Callable[[], T], otherwise: T) -> T:

@@ -17,6 +17,7 @@ from .section import Section
 
 _ID = r"(\S+)"
 _LISTED_STEP = re.compile(r"\s+(\d+)\. \*\*(.+?)\*\* — ")
+_TO_FILL_IN = re.compile(r'"(<[^"]*>|[A-Z][a-z]+ patrol)"')
 _PLUMBING = re.compile(r"(attached|dispatched|formula|convoy|merge|no_merge|review|mode|ralph)[a-z_]*:(\s|$)")
 _KEPT_FOOTER = re.compile(
     r"(Town root|Working directory|State directory|Your mail address|Mail identity|Your mailbox): (\S+)"
@@ -147,7 +148,7 @@ def live_sections(parts: Sequence[Part], work: Work, role: str) -> list[Section]
         ("mail", 80, "Mail:", 0.3, _mail(parts)),
         ("escalations", 90, "Escalations:", 0.3, _plain(parts, "escalations")),
         ("directives", 110, "Operator's policy:", 0.35, _prose(parts, "directives")),
-        ("context", 120, "Operator's notes:", 0.2, _prose(parts, OPERATOR)),
+        ("context", 120, _notes_title(parts), 0.2, _prose(parts, OPERATOR)),
         ("memories", 130, "Memories:", 0.2, _memories(parts)),
     )
     return [
@@ -179,6 +180,8 @@ def _identity(parts: Sequence[Part], role: str) -> list[str]:
         folder = _first(lines_in(parts, "template"), r".*\b[Aa]lways work from `([^`]+)`")
         same = [x for x in footer if folder and x.endswith(f" {folder}")]
         footer = [f"Working directory: {folder}", *(x for x in footer if x not in same)] if folder else footer
+    actor = found[0].partition("role:")[2].split(" ")[0]
+    footer = [x for x in footer if x.partition(": ")[2].strip("/") != actor]
     return found + footer + [x.replace("**", "")[2:] for x in lines_in(parts, "recovery") if "Recovery" in x]
 
 
@@ -236,8 +239,13 @@ def _loop(parts: Sequence[Part]) -> list[str]:
     text = " ".join(lines_in(parts, "patrol"))
     report = re.search(r"`(gt patrol report [^`]+)`", text)
     handoff = re.search(r"`(gt handoff [^`]+)`", text)
-    found = [f"End of the cycle: `{report.group(1)}` starts the next."] if report else []
-    return found + ([f"Context full: `{handoff.group(1)}`, then exit."] if handoff else [])
+    found = [f"End of the cycle: `{_short(report.group(1))}`"] if report else []
+    return found + ([f"Context full: `{_short(handoff.group(1))}`"] if handoff else [])
+
+
+def _short(command: str) -> str:
+    """A command with what is to be filled in left open."""
+    return _TO_FILL_IN.sub('"…"', command)
 
 
 def _startup(parts: Sequence[Part], work: Work) -> list[str]:
@@ -280,6 +288,12 @@ def _plain(parts: Sequence[Part], zone: str) -> tuple[str, ...]:
     return tuple(x for x in lines if x and x != "---" and not x.startswith("Use this context to resume"))
 
 
+def _notes_title(parts: Sequence[Part]) -> str:
+    """A title for the operator's notes where they begin without one of their own."""
+    first = next((p for p in parts if p.zone == OPERATOR), None)
+    return "" if first is not None and first.title else "Operator's notes:"
+
+
 def _prose(parts: Sequence[Part], zone: str) -> tuple[str, ...]:
     found: list[str] = []
     for part in parts:
@@ -295,7 +309,10 @@ def _mail(parts: Sequence[Part]) -> list[str]:
     found: list[str] = []
     for part in parts:
         if part.zone == "mail" and not _stopped(part):
-            found.extend(x.strip() for x in part.lines if x.strip() and not _MAIL_CHATTER.match(x))
+            told = [x.strip() for x in part.lines if x.strip() and not _MAIL_CHATTER.match(x)]
+            count = re.match(r"You have (\d+) unread", told[0]) if told else None
+            listed = sum(x.startswith("- ") for x in told)
+            found.extend(told[1:] if count and int(count.group(1)) == listed else told)
     found.extend(x.strip() for x in lines_in(parts, "after-mail") if x.strip(" -"))
     return found
 

@@ -53,6 +53,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A named amount of text: a section that was kept or dropped, and why."""
+
+    name: str
+    chars: int
+    units: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class PrimeContext:
     """What a plugin is told: the role, its session's stock prime, its rules, the budget; ``town`` is None
     where a prime is made from a captured session."""

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .section import CHARS_PER_TOKEN, Section
-from .stock import Piece, stock_sections
+from .section import CHARS_PER_TOKEN, Piece, Section
 
 MAX_CHARS = 10_000
 """What the agent client takes from a hook; one more and the model sees a preview of 2,000."""
 
-_NOTE_ROOM = 90
+SHORT = 600
+"""A prime of so many characters has nothing to lose."""
+_NOTE_ROOM = 70
 _TAGS = re.compile(r"<(/?(?:gt-prime|system-reminder))", re.IGNORECASE)
 Counter = Callable[[str], int]
 
@@ -62,8 +63,15 @@ def slim(
 ) -> SlimPrime:
     """The slim prime of a stock one, of at most ``tokens`` (by ``count``, else estimated) and ``chars``.
 
-    ``rules`` is the role profile's rules.md; ``extra`` are sections of third parties. A budget too small
-    for the wrapper gives the wrapper alone."""
+    ``rules`` is the role profile's rules.md; ``extra`` are sections of third parties. A text that is short
+    already, such as gt's after a compaction, stays as it is. A budget too small for the wrapper gives the
+    wrapper alone."""
+    if len(prime_text) <= SHORT:
+        whole = Section("whole", prime_text, 10, True, share=1.0)
+        own = Section("rules", rules, 100, True, "Rules:", 1.0)
+        return assemble([whole, own, *extra], role, tokens=tokens, chars=chars, count=count)
+    from .stock import stock_sections
+
     stock = stock_sections(prime_text, role, rules)
     return assemble(
         [*stock.sections, *extra], role, tokens=tokens, chars=chars, count=count, left_out=stock.left_out
@@ -177,8 +185,8 @@ class _Fit:
         if not lost:
             return []
         total = sum(n for _, n in lost)
-        note = f"(left out: {', '.join(f'{n} {name}' for name, n in lost)}; gt prime --full)"
-        short = f"(left out: {total} must-keep lines; gt prime --full)"
+        note = f"(left out: {', '.join(f'{n} {name}' for name, n in lost)})"
+        short = f"(left out: {total} must-keep lines)"
         return [escape(note if len(note) < _NOTE_ROOM else short)]
 
     def account(self, left_out: Sequence[Piece]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .live import Work, live_sections, read_work
 from .parse import BEADS, TEMPLATE, Part, parts_of
 from .prose import CODE, TABLE, WEAK, Command, commands_in, merge_commands, sentences, unique
-from .section import Section
+from .section import Piece, Section
 
 STOCK_ZONES = (TEMPLATE, "formula", "patrol", "step", "attached", "autonomous", "startup", "continue", BEADS)
 """Zones whose words are gt's own: only these are corrected."""
@@ -28,16 +28,6 @@ _FORBIDDING_TITLE = re.compile(r"\b(NEVER|DO NOT|MUST NOT|Off-Limits|NO \w+ AUTH
 _LEADING_MARKS = re.compile(r"^[^\w`]+")
 _STEP = re.compile(r"\s+(\d+)\. \*\*(.+?)\*\* — (.+)")
 _PLACEHOLDER = re.compile(r"\{\{ *(\w+) *\}\}")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A named amount of text: a section that was kept or dropped, and why."""
-
-    name: str
-    chars: int
-    units: int = 1
-    reason: str = ""
 
 
 @dataclass(frozen=True)

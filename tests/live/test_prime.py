@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gt_plugins.prime.ask import place_of
+from gt_plugins.prime.budget import TINY_TOKENS
 from gt_plugins.prime.facts import recall, unknown_form
 from gt_plugins.prime.slim import MAX_CHARS, slim
 from gt_plugins.sim.live_town import LiveTown, Ran
@@ -112,7 +113,7 @@ def test_a_deployed_role_gets_it_and_the_session_is_recorded(lived_in: LiveTown)
     (folder / "role.json").write_text('{"model": "gt-ft-deacon", "version": "v1", "base": "tiny"}')
     done = prime(lived_in, "deacon", "5e55-deployed", *ours).checked()
     assert done.out.startswith('<gt-prime role="deacon">\nGAS TOWN role:deacon session:5e55-deployed\n')
-    assert len(done.out) <= 350 * 3.5 + 1
+    assert len(done.out) <= TINY_TOKENS * 3.5 + 1
     assert "5e55-deployed" in json.dumps([str(s) for s in session_starts(lived_in.town.events_file)])
     (folder / "off").touch()
     stock = prime(lived_in, "deacon", "5e55-off", *ours).checked().out
