@@ -40,6 +40,7 @@ def train(
     batch_tokens: Annotated[int | None, typer.Option("--batch-tokens")] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     quantize: Annotated[str | None, typer.Option("--quantize", help="none or nf4.")] = None,
+    gguf: Annotated[str, typer.Option("--gguf", help="Export too: f16, q8_0, lora (comma between).")] = "",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help="A control: decisions dealt out anew.")
@@ -70,7 +71,17 @@ def train(
 
     folder = dataset.absolute() if dataset else _built(place, role, base, resume)
     request = Request(
-        place, models_home(models), role, base, folder, recipe, model, resume, shuffle_labels, threads=threads
+        place,
+        models_home(models),
+        role,
+        base,
+        folder,
+        recipe,
+        model,
+        resume,
+        shuffle_labels,
+        threads=threads,
+        gguf=tuple(k.strip() for k in gguf.split(",") if k.strip()),
     )
     outcome = run_with_progress(request, as_json)
     if as_json:

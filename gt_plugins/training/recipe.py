@@ -36,7 +36,7 @@ class Recipe:
         return asdict(self)
 
 
-TINY_RECIPE = Recipe(rate=3e-3, epochs=2.0, batch_tokens=4096, checkpoint_steps=20)
+TINY_RECIPE = Recipe(rate=2e-3, epochs=2.0, batch_tokens=1536, checkpoint_steps=50)
 
 
 def default_recipe(base: str) -> Recipe:

@@ -55,6 +55,8 @@ class Request:
     shuffle: bool = False
     most: int = 0
     threads: int = 0
+    gguf: tuple[str, ...] = ()
+    """GGUF kinds to export into the version: f16, q8_0, lora."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     """Run the job; returns when it is registered, or stopped by SIGTERM or SIGINT with its state saved.
 
     Raises UserError before any work for a wrong base, dataset or name; FinetuneError while working."""
-    from .lifecycle import JobLifecycle, bd_for
+    from .lifecycle import JobLifecycle, bd_for, replay_pending
+    from .monitor import MonitorWorker
     from .tokenizer_check import validate_base
 
     folder = base_path(request.base)
@@ -108,17 +111,16 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     data = datasets.read(request.dataset)
     if data.role != request.role:
         raise UserError(f"{request.dataset}: a dataset for {data.role}, not for {request.role}")
-    job = _job(request, data)
-    with JobLifecycle(request.town, job, bd_for(request.town), say=say) as life:
+    renderer = Renderer.from_folder(folder)
+    rows = rows_of(_chosen(request, data), renderer, BUDGETS[budget_name(request.base)])
+    job, bd = _job(request, data), bd_for(request.town)
+    if bd is not None:
+        replay_pending(request.town.checkpoints_dir, bd)
+    with JobLifecycle(request.town, job, bd, say=say) as life:
         life.transition("corpus_validating", metadata={"dataset": data.hash[:16], "base": request.base})
-        renderer = Renderer.from_folder(folder)
-        budget = BUDGETS[budget_name(request.base)]
-        examples = data.train[: request.most] if request.most else data.train
-        if request.shuffle:
-            examples = tuple(shuffled(examples, request.recipe.seed))
-        rows = rows_of(examples, renderer, budget)
         life.transition("ready", metadata={"rows": len(rows)})
-        trainer = _trainer(request, job, rows, renderer, folder, say, listeners)
+        watchers = (MonitorWorker(life), *listeners)
+        trainer = _trainer(request, job, rows, renderer, folder, say, watchers)
         if request.resume:
             say(f"resuming job {job.id} at step {trainer.resume()} of {len(trainer.steps)}")
         life.transition("training")
@@ -130,6 +132,12 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
         trainer.listeners.on_end("done")
         life.done(f"completed: {version.ref}", {"version": version.ref, "loss": trained.last_loss})
         return Outcome(version, trained, job)
+
+
+def _chosen(request: Request, data: Dataset) -> Sequence[Example]:
+    """The examples to train on, as many and in the form that was asked for."""
+    examples = data.train[: request.most] if request.most else data.train
+    return shuffled(examples, request.recipe.seed) if request.shuffle else examples
 
 
 def _job(request: Request, data: Dataset) -> Job:
@@ -209,6 +217,7 @@ def _register(
     with life.during("checkpointing"), tempfile.TemporaryDirectory(dir=job.folder) as name:
         stage = Path(name)
         save_adapter(trainer.model, stage / "adapter")
+        _export(request, stage)
         write_json(stage / "training" / "recipe.json", request.recipe.to_json())
         write_json(stage / "training" / "dataset.json", dict(data.card))
         write_json(stage / "training" / "curve.json", list(trained.losses))
@@ -229,6 +238,19 @@ def _register(
         version = register(request.home, model, request.role, stage, request.base, meta)
     _remember(request, data, version)
     return version
+
+
+def _export(request: Request, stage: Path) -> None:
+    """The GGUF files asked for, checked against the adapter where llama.cpp is there to check with."""
+    if not request.gguf:
+        return
+    from ..export import parity
+    from ..export.gguf import export
+
+    base = base_path(request.base)
+    files = export(base, stage / "adapter", stage / "gguf", request.gguf)
+    if parity.available():
+        parity.verify(base, stage / "adapter", files)
 
 
 def _remember(request: Request, data: Dataset, version: Version) -> None:
