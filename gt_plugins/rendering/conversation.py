@@ -64,13 +64,13 @@ def from_request(body: Mapping[str, Any]) -> Conversation:
     """The conversation of a ``/v1/messages`` body as the client sends it.
 
     ``role: "system"`` messages and reminders carry the hooks' output: the last prime found in any of them
-    is the prime. Raises ValueError where ``messages`` is not a list of role and content.
+    is the prime. Raises ValueError naming the key that has not the form of such a body.
     """
     counts: Counter[str] = Counter()
     prime = ""
     messages: list[Message] = []
-    for raw in _checked_messages(body):
-        blocks = _as_blocks(raw.get("content"))
+    for index, raw in enumerate(_checked_messages(body)):
+        blocks = _as_blocks(raw["content"], f"messages.{index}.content")
         found = _last_prime(blocks)
         prime = found if found is not None else prime
         if raw["role"] == "system":
@@ -79,15 +79,12 @@ def from_request(body: Mapping[str, Any]) -> Conversation:
         kept = tuple(_clean(blocks, counts))
         if kept:
             messages.append(Message(raw["role"], kept))
-    output = body.get("output_config") or {}
-    form = output.get("format") or body.get("output_format") or {}
-    schema = form.get("schema") if form.get("type") == "json_schema" else None
     return Conversation(
         _system_text(body.get("system"), counts),
-        tuple(_tool(t) for t in body.get("tools") or ()),
+        _tools(body.get("tools")),
         prime,
         _merged(messages),
-        schema,
+        _schema(body),
         dict(counts),
     )
 
@@ -137,10 +134,17 @@ def _checked_messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return messages
 
 
-def _as_blocks(content: Any) -> list[Block]:
+def _as_blocks(content: Any, where: str) -> list[Block]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return [b for b in content or () if isinstance(b, dict)]
+    if not isinstance(content, list):
+        raise ValueError(f"{where}: must be a string or a list of blocks")
+    for index, block in enumerate(content):
+        if not isinstance(block, dict):
+            raise ValueError(f"{where}.{index}: must be a block, that is an object with a type")
+        if block.get("type") == "tool_use" and not isinstance(block.get("input") or {}, dict):
+            raise ValueError(f"{where}.{index}.input: must be an object")
+    return content
 
 
 def _last_prime(blocks: Iterable[Block]) -> str | None:
@@ -168,11 +172,12 @@ def _clean(blocks: Iterable[Block], counts: Counter[str]) -> Iterable[Block]:
             if text:
                 yield {"type": "text", "text": text}
         elif kind == "tool_use":
+            given = block.get("input")
             yield {
                 "type": "tool_use",
                 "id": block.get("id", ""),
                 "name": str(block.get("name", "")),
-                "input": block.get("input") or {},
+                "input": given if isinstance(given, dict) else {},
             }
         elif kind == "tool_result":
             yield {
@@ -192,7 +197,7 @@ def result_text(block: Block) -> str:
         parts = [str(b.get("text", "")) for b in content if isinstance(b, dict) and b.get("type") == "text"]
         content = "\n".join(parts)
     text = "" if content is None else str(content)
-    return _REMINDER.sub("", text).strip()
+    return _PRIME.sub(r"\1", _REMINDER.sub("", text)).strip()
 
 
 def _merged(messages: Iterable[Message]) -> tuple[Message, ...]:
@@ -209,7 +214,7 @@ def _merged(messages: Iterable[Message]) -> tuple[Message, ...]:
 def _system_text(system: Any, counts: Counter[str]) -> str:
     """The system prompt without the client's billing header, whose value changes from call to call."""
     texts = []
-    for block in _as_blocks(system):
+    for block in _as_blocks("" if system is None else system, "system"):
         text = str(block.get("text", ""))
         if text.startswith("x-anthropic-"):
             counts["billing header"] += 1
@@ -218,10 +223,36 @@ def _system_text(system: Any, counts: Counter[str]) -> str:
     return "\n\n".join(texts)
 
 
-def _tool(raw: Any) -> Tool:
-    schema = raw.get("input_schema") if isinstance(raw, dict) else None
+def _tools(raw: Any) -> tuple[Tool, ...]:
+    if raw is not None and not isinstance(raw, list):
+        raise ValueError("tools: must be a list")
+    return tuple(_tool(t, f"tools.{index}") for index, t in enumerate(raw or ()))
+
+
+def _tool(raw: Any, where: str) -> Tool:
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise ValueError(f"{where}.name: must be a string")
+    schema = raw.get("input_schema")
     required = schema.get("required") if isinstance(schema, dict) else None
-    return Tool(str(raw.get("name", "")), tuple(str(r) for r in required or ()))
+    return Tool(raw["name"], tuple(str(r) for r in required) if isinstance(required, list) else ())
+
+
+def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The JSON schema that the reply must keep to, None where the request asks for none."""
+    output = _object(body.get("output_config"), "output_config")
+    key = "output_config.format" if output.get("format") else "output_format"
+    form = _object(output.get("format") or body.get("output_format"), key)
+    if form.get("type") != "json_schema":
+        return None
+    if not isinstance(form.get("schema"), dict):
+        raise ValueError(f"{key}.schema: must be an object")
+    return dict(form["schema"])
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{where}: must be an object")
+    return value or {}
 
 
 def call_json(block: Block) -> str:

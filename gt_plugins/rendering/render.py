@@ -12,9 +12,13 @@ example's prefix are those of the live request at that point, whatever the token
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CALL, CALL_END = "<tool_call>", "</tool_call>"
+RESULT, RESULT_END = "<tool_response>", "</tool_response>"
+_TEMPLATE_MARKER = re.compile(r"<\|[^|<>\s]{1,40}\|>|<</?[A-Z]{1,20}>>|\[/?[A-Z_]{1,20}\]")
+"""What chat templates write as markers, be they tokens of the base or not: ``<|im_end|>``, ``[/INST]``."""
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_LEAST_RESULT = 16
 
 
 @dataclass(frozen=True)
@@ -66,14 +75,15 @@ class Row:
 class Renderer:
     """A base's tokenizer and chat template."""
 
-    def __init__(self, tokenizer: Tokenizer, template: str, end: Sequence[str], context: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: str, end: Sequence[str], context: int, start: str = ""
+    ) -> None:
         self.tokenizer = tokenizer
         self.context = context
-        self._template_source = template
         self.end_tokens = tuple(end)
-        self._specials = tuple(
-            t.content for t in tokenizer.get_added_tokens_decoder().values() if t.content.startswith("<")
-        )
+        self.start_token = start
+        self._template_source = template
+        self._ids = lru_cache(maxsize=512)(self._uncached_ids)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Renderer:
@@ -98,6 +108,7 @@ class Renderer:
             _chat_template(folder, special),
             _end_tokens(tokenizer, folder, special),
             int(config.get("max_position_embeddings") or 4096),
+            _token(special.get("bos_token")),
         )
 
     @cached_property
@@ -110,19 +121,32 @@ class Renderer:
     def _template(self) -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda _format: ""
         return environment.from_string(self._template_source)
 
+    @cached_property
+    def _markers(self) -> re.Pattern[str]:
+        """All that is structure: the tokenizer's special tokens, the template's markers, our own."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        markers = {t.content for t in added if t.special or t.content.startswith("<")}
+        markers.update(_TEMPLATE_MARKER.findall(self._template_source), (CALL, CALL_END, RESULT, RESULT_END))
+        longest_first = sorted((m for m in markers if len(m) > 2), key=lambda m: (-len(m), m))
+        return re.compile("|".join(map(re.escape, longest_first)))
+
     # -- text -------------------------------------------------------------------------------------
 
     def plain(self, text: str) -> str:
-        """Content that cannot pose as structure: the tokenizer's own markers are broken up."""
-        for marker in self._specials:
-            if marker in text:
-                text = text.replace(marker, f"{marker[0]} {marker[1:]}")
-        return text
+        """Content that cannot pose as structure: markers are broken up, half UTF-16 pairs are replaced."""
+        text = _HALF_PAIR.sub("\ufffd", text)
+        while True:
+            broken = self._markers.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)
+            if broken == text:
+                return text
+            text = broken
 
     def reply_text(self, blocks: Sequence[Block]) -> str:
         """An assistant turn as the text a model writes: its text, then each tool call."""
@@ -152,10 +176,10 @@ class Renderer:
         parts, cut = [], 0
         for block in message.blocks:
             if block.get("type") == "tool_result":
-                text, was_cut = self._shorten(str(block["content"]), result_tokens)
+                text, was_cut = self._shorten(self.plain(str(block["content"])), result_tokens)
                 cut += was_cut
                 note = "Error: " if block.get("is_error") else ""
-                parts.append(f"<tool_response>\n{note}{self.plain(text)}\n</tool_response>")
+                parts.append(f"{RESULT}\n{note}{text}\n{RESULT_END}")
             elif block.get("type") == "text":
                 parts.append(self.plain(str(block["text"])))
         return "\n".join(parts), cut
@@ -184,7 +208,10 @@ class Renderer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of text whose markers are meant as such; no special tokens are added."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return list(self._ids(text))
+
+    def _uncached_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def count(self, text: str) -> int:
         """Tokens in a text."""
@@ -194,7 +221,7 @@ class Renderer:
         """The ids a model is given, ending where its reply begins. Never longer than ``budget.request``
         unless the last message alone is (results in it are cut further then)."""
         view = self._window(conversation, budget)
-        return Rendered(tuple(view.ids), "".join(view.segments), view.first, view.cut)
+        return Rendered(view.ids, "".join(view.segments), view.first, view.cut)
 
     def _segments(self, conversation: Conversation, first: int, result: int) -> tuple[list[str], int]:
         """Alternating prompt and reply texts; the last is a prompt that ends where a reply begins."""
@@ -206,20 +233,15 @@ class Renderer:
                 cut += was_cut
                 chat.append({"role": "user", "content": text})
                 continue
-            prompt = self.chat(chat, open_reply=True)
-            segments.append(prompt[len(done) :])
+            segments.append(_rest(self.chat(chat, open_reply=True), done))
+            prompt = done + segments[-1]
             chat.append({"role": "assistant", "content": self.reply_text(message.blocks)})
-            whole = self.chat(chat, open_reply=False)
-            segments.append(self._reply_segment(whole, prompt))
+            segments.append(self._reply_segment(self.chat(chat, open_reply=False), prompt))
             done = prompt + segments[-1]
-        tail = self.chat(chat, open_reply=True)
-        segments.append(tail[len(done) :])
-        return segments, cut
+        return [*segments, _rest(self.chat(chat, open_reply=True), done)], cut
 
     def _reply_segment(self, whole: str, prompt: str) -> str:
-        if not whole.startswith(prompt):
-            raise NonRetriableError("the chat template does not keep its prefix; this base cannot be used")
-        reply = whole[len(prompt) :]
+        reply = _rest(whole, prompt)
         for marker in self.end_tokens:
             at = reply.rfind(marker)
             if at >= 0:
@@ -227,107 +249,106 @@ class Renderer:
         raise NonRetriableError("the chat template ends a reply with no token that the tokenizer knows")
 
     def chat(self, chat: list[dict[str, str]], open_reply: bool) -> str:
-        """Messages through the base's own template, ending where a reply begins if ``open_reply``."""
-        return self._template.render(
-            messages=chat, add_generation_prompt=open_reply, bos_token="", eos_token=self.end_tokens[0]
-        )
+        """Messages through the base's own template, ending where a reply begins if ``open_reply``.
+
+        Raises NonRetriableError in the template's own words where it cannot."""
+        from jinja2 import TemplateError
+
+        try:
+            return self._template.render(
+                messages=chat,
+                add_generation_prompt=open_reply,
+                bos_token=self.start_token,
+                eos_token=self.end_tokens[0],
+            )
+        except (TemplateError, TypeError) as error:
+            raise NonRetriableError(f"the chat template cannot render this conversation: {error}") from None
 
     def _window(self, conversation: Conversation, budget: Budget) -> _View:
-        """Where to begin so that the request fits: found by walking the conversation once, and moving the
-        beginning on only when the budget is passed, then by half of it, so that the prefix stays the same
-        from one request to the next (a cache lives on that)."""
-        first = 0
-        messages = conversation.messages
-        ends = [
-            i for i in range(1, len(messages) + 1) if i == len(messages) or messages[i].role == "assistant"
-        ]
-        view = self._view(conversation.upto(len(messages)), 0, budget.result)
+        """The view of a request: all of it where it fits, else where the walk has come to."""
+        view = self._view(conversation, 0, budget.result)
         if len(view.ids) <= budget.request:
             return view
-        for end in ends:
+        return deque(self._walk(conversation, budget), maxlen=1).pop()
+
+    def _walk(self, conversation: Conversation, budget: Budget) -> Iterator[_View]:
+        """What is shown before each reply, and what at the end.
+
+        The beginning moves on only when the budget is passed, then by half of it, so that the prefix stays
+        the same from one request to the next (a cache lives on that)."""
+        messages, first = conversation.messages, 0
+        replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
+        for end in [*replies, len(messages)]:
             part = conversation.upto(end)
             view = self._view(part, first, budget.result)
             if len(view.ids) > budget.request:
-                first, view = self._moved(part, first, budget)
-        return view
+                view = self._moved(part, view, budget)
+                first = view.first
+            yield view
 
-    def _moved(self, conversation: Conversation, first: int, budget: Budget) -> tuple[int, _View]:
-        starts = [
-            i for i in range(first + 1, len(conversation.messages)) if conversation.messages[i].role == "user"
-        ]
-        view = self._view(conversation, first, budget.result)
-        for start in starts:
-            first = start
-            view = self._view(conversation, first, budget.result)
-            if len(view.ids) <= budget.request // 2:
-                break
-        result = budget.result
-        while len(view.ids) > budget.request and result > 16:
-            result //= 2
-            view = self._view(conversation, first, result)
-        return first, view
+    def _moved(self, conversation: Conversation, view: _View, budget: Budget) -> _View:
+        messages = conversation.messages
+        for start in range(view.first + 1, len(messages)):
+            if messages[start].role == "user":
+                view = self._view(conversation, start, budget.result)
+                if len(view.ids) <= budget.request // 2:
+                    break
+        while len(view.ids) > budget.request and view.result > _LEAST_RESULT:
+            view = self._view(conversation, view.first, view.result // 2)
+        return view
 
     def _view(self, conversation: Conversation, first: int, result: int) -> _View:
         segments, cut = self._segments(conversation, first, result)
-        pieces = [self.encode(s) for s in segments]
-        return _View(segments, pieces, [i for piece in pieces for i in piece], first, cut)
+        return _View(segments, [self._ids(s) for s in segments], first, result, cut)
 
     def rows(self, conversation: Conversation, budget: Budget, silent: Collection[int] = ()) -> list[Row]:
         """Training examples: one for each stretch of the conversation that shares a window, with loss on
         each assistant reply once, but for the messages in ``silent``. A conversation that fits the budget
         is one row; a row without a supervised token is none."""
-        rows: list[Row] = []
-        messages = conversation.messages
-        replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
-        taught = 0
-        while taught < len(replies):
-            first = self._window(conversation.upto(replies[taught]), budget).first_message
-            last = taught
-            while (
-                last + 1 < len(replies)
-                and self._window(conversation.upto(replies[last + 1]), budget).first_message == first
-            ):
-                last += 1
-            upto = conversation.upto(replies[last] + 1)
-            rows.append(self._row(upto, first, replies[taught], budget, silent))
-            taught = last + 1
+        replies = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
+        windows = [(view.first, view.result) for view in self._walk(conversation, budget)]
+        rows = []
+        for window, stretch in groupby(zip(windows, replies, strict=False), key=itemgetter(0)):
+            taught = [reply for _, reply in stretch]
+            upto = conversation.upto(taught[-1] + 1)
+            rows.append(self._row(upto, window, [i for i in taught if i not in silent]))
         return [row for row in rows if row.spans]
 
-    def _row(
-        self,
-        conversation: Conversation,
-        first: int,
-        teach_from: int,
-        budget: Budget,
-        silent: Collection[int],
-    ) -> Row:
-        view = self._view(conversation, first, budget.result)
+    def _row(self, conversation: Conversation, window: tuple[int, int], taught: Sequence[int]) -> Row:
+        messages, first = conversation.messages, window[0]
+        view = self._view(conversation, *window)
+        shown = [i for i in range(first, len(messages)) if messages[i].role == "assistant"]
         ids: list[int] = []
         spans = []
-        shown = [
-            i
-            for i in range(first, len(conversation.messages))
-            if conversation.messages[i].role == "assistant"
-        ]
         for index, piece in enumerate(view.pieces[:-1]):
             start = len(ids)
             ids.extend(piece)
-            if index % 2 == 1 and shown[index // 2] >= teach_from and shown[index // 2] not in silent:
+            if index % 2 == 1 and shown[index // 2] in taught:
                 spans.append((start, len(ids)))
-        return Row(tuple(ids), tuple(spans), first, len(conversation.messages), view.cut)
+        return Row(tuple(ids), tuple(spans), first, len(messages), view.cut)
 
 
 @dataclass(frozen=True)
 class _View:
+    """A rendered stretch of a conversation: texts and ids by segment, where it begins, to how many tokens
+    its results are cut, and how many were."""
+
     segments: list[str]
-    pieces: list[list[int]]
-    ids: list[int]
+    pieces: list[tuple[int, ...]]
     first: int
+    result: int
     cut: int
 
-    @property
-    def first_message(self) -> int:
-        return self.first
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(i for piece in self.pieces for i in piece)
+
+
+def _rest(text: str, prefix: str) -> str:
+    """What a longer conversation adds to a shorter one. Raises NonRetriableError where it changes it."""
+    if not text.startswith(prefix):
+        raise NonRetriableError("the chat template does not keep its prefix; this base cannot be used")
+    return text[len(prefix) :]
 
 
 def with_tools(conversation: Conversation, tools: Sequence[Any]) -> Conversation:
@@ -365,6 +386,9 @@ def _chat_template(folder: Path, special: dict[str, Any]) -> str:
     if path.is_file():
         return path.read_text(encoding="utf-8")
     template = special.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
     if isinstance(template, str):
         return template
     raise NonRetriableError(
@@ -374,8 +398,8 @@ def _chat_template(folder: Path, special: dict[str, Any]) -> str:
 
 def _end_tokens(tokenizer: Tokenizer, folder: Path, special: dict[str, Any]) -> list[str]:
     """The base's end-of-turn tokens: eos_token first, then the generation config's."""
-    named = special.get("eos_token")
-    found = [named["content"] if isinstance(named, dict) else named] if named else []
+    named = _token(special.get("eos_token"))
+    found = [named] if named else []
     more = _json(folder / "generation_config.json").get("eos_token_id")
     for identity in more if isinstance(more, list) else [more]:
         token = tokenizer.id_to_token(identity) if isinstance(identity, int) else None
@@ -387,6 +411,12 @@ def _end_tokens(tokenizer: Tokenizer, folder: Path, special: dict[str, Any]) -> 
             in_file(folder / "tokenizer_config.json", "eos_token", "not a token of this tokenizer", "")
         )
     return found
+
+
+def _token(value: Any) -> str:
+    """A token as tokenizer_config.json has it: text, or an object with its content."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else ""
 
 
 def _raise(message: str) -> None:
