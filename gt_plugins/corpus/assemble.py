@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..plugins import plugin_manager
+from ..rendering.conversation import prime_in
 from ..roles.profile import Profile, load_profile
 from ..settings import load_settings
 from ..town.root import Town
@@ -31,15 +32,19 @@ def build_dataset(town: Town, role: str, out: Path, base: str = "tiny") -> Datas
 
 
 def slimmer(town: Town, profile: Profile, base: str) -> Callable[[str], str]:
-    """The function that makes a stock prime as small as the deployed role's, without the tags around it."""
-    from ..prime.budget import TINY_TOKENS
+    """The function that makes a stock prime as small as the deployed role's, plugins' sections in it too,
+    without the tags around it."""
+    from ..prime.budget import Deployed, prime_tokens
+    from ..prime.command import offered_sections
     from ..prime.slim import slim
 
-    tokens = TINY_TOKENS if base == "tiny" else load_settings(town).prime_tokens
+    tokens = prime_tokens({"base": base}, load_settings(town))
+    deployed = Deployed(profile.role, profile.folder, tokens, profile.rules)
+    offers = offered_sections(deployed, town.root)
 
     def made(stock: str) -> str:
-        text = slim(stock, profile.role, tokens=tokens, rules=profile.rules).text
-        return text.partition(">\n")[2].removesuffix("\n</gt-prime>")
+        extra = [section for offer in offers for section in offer(stock)]
+        return prime_in(slim(stock, profile.role, tokens=tokens, rules=profile.rules, extra=extra).text)
 
     return made
 
