@@ -112,7 +112,8 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     else:
         good = is_secret(strength, key, value.text, value.quoted, literal)
     if good:
-        out.append(Hit(value.start, value.end, kind_of(key, strength)))
+        number = value.text.isdecimal() and not value.quoted  # in JSON it has to stay one
+        out.append(Hit(value.start, value.end, "number" if number else kind_of(key, strength)))
         return value.end
     return _after(value.start, value.end)
 

@@ -34,8 +34,12 @@ def find_runs(text: str, starts: list[int], inner: Callable[[str], list[Hit]], o
     """Look at each run that begins at one of ``starts`` (ascending); ``inner`` scans what one decodes to."""
     done = 0
     for start in starts:
+        if start < done:
+            continue
         probe = text[start : start + 12]
-        if start >= done and not (probe.islower() or probe.isdecimal() or probe.isupper()):
+        if start >= 18 and text[start - 1] == "." and _bare(text, start - 18, out):
+            done = start + 12  # a run of one case, but the tail of a key that has a dot in it
+        elif not (probe.islower() or probe.isdecimal() or probe.isupper()):
             done = _one_run(text, start, done, inner, out)
 
 
@@ -43,10 +47,9 @@ def _one_run(text: str, start: int, floor: int, inner: Callable[[str], list[Hit]
     """Returns where the run ends."""
     begin = word_left(text, start + 1, _ALNUM, start + 1 - floor)
     for at in (begin, begin - 3, begin - 4):
-        bare = _BARE_RULES.match(text, at) if at >= 0 else None
-        if bare is not None and looks_random(bare[0], 40):
-            out.append(Hit(at, bare.end(), "token"))
-            return bare.end()
+        end = _bare(text, at, out)
+        if end:
+            return end
     run = _RUN.match(text, begin)
     if run is None:
         return start + 1
@@ -55,6 +58,15 @@ def _one_run(text: str, start: int, floor: int, inner: Callable[[str], list[Hit]
         if wider < begin:
             _judge_run(text, wider, run.end(), inner, out)
     return run.end()
+
+
+def _bare(text: str, at: int, out: list[Hit]) -> int:
+    """A key that only its parts give away begins at ``at``; returns where it ends, 0 if there is none."""
+    match = _BARE_RULES.match(text, at) if at >= 0 else None
+    if match is None or not looks_random(match[0], 40):
+        return 0
+    out.append(Hit(at, match.end(), "token"))
+    return match.end()
 
 
 def _judge_run(text: str, begin: int, end: int, inner: Callable[[str], list[Hit]], out: list[Hit]) -> bool:

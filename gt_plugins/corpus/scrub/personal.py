@@ -185,7 +185,18 @@ _HEX_SHAPES = (
 _WORDS: tuple[tuple[str, str], ...] = (
     *(
         ("near", w)
-        for w in ("phone", "mobile", "tel:", "tel.", "telephone", "cell", "fax", "whatsapp", "call me")
+        for w in (
+            "phone",
+            "mobile",
+            "tel:",
+            "tel.",
+            "telephone",
+            "cellphone",
+            "cell",
+            "fax",
+            "whatsapp",
+            "call me",
+        )
     ),
     *(("birth", w) for w in ("birth", "dob", "born")),
     *(
@@ -279,6 +290,8 @@ def _phones(text: str, start: int, end: int, out: list[Hit]) -> int:
 
 def _near(text: str, start: int, end: int, out: list[Hit]) -> int:
     """A bare number after a word such as ``phone``."""
+    if start and text[start - 1].isalnum() and not (text[start].isupper() and text[start - 1].islower()):
+        return 0
     match = _NUMBER_NEAR.match(text, end)
     if match is None or not 7 <= sum(c.isdecimal() for c in match[1]) <= 15:
         return 0

@@ -33,7 +33,11 @@ KEY_BYTES = 32
 _GIT_TIMEOUT = 10
 _PUBLIC_HOSTS = frozenset(
     "github.com gitlab.com bitbucket.org codeberg.org git.sr.ht sr.ht dev.azure.com ssh.dev.azure.com "
-    "huggingface.co gitee.com localhost 127.0.0.1 ::1 ssh.github.com gist.github.com".split()
+    "huggingface.co gitee.com localhost 127.0.0.1 ::1 ssh.github.com".split()
+)
+_COMMON_HOSTS = frozenset(
+    "localhost ubuntu debian fedora archlinux nixos raspberrypi server desktop laptop macbook thinkpad "
+    "devbox workstation docker builder runner worker master primary gateway router".split()
 )
 _BOT = re.compile(r"(?i)\[bot\]|\bbot\b|claude|github|dependabot|renovate|copilot|noreply|@anthropic\.com|/")
 _RULE_MODULES = (
@@ -112,14 +116,12 @@ def standalone_policy(environ: Mapping[str, str] | None = None) -> Policy:
 
 
 def build_policy(key: bytes, exact: Iterable[Exact], deny: Iterable[str], allow: Iterable[str]) -> Policy:
-    """Put a policy together; its version covers rules and lists, not values that come and go."""
+    """Put a policy together. Its version covers rules, lists and people, but nothing that comes and goes
+    with the environment: a new colleague makes old rows stale, another shell does not."""
     unique = {(e.value, e.kind): e for e in exact}
     deny, allow = tuple(sorted(set(deny))), tuple(sorted(set(allow)))
-    lists = (
-        hmac.new(key, json.dumps([deny, allow]).encode(), hashlib.sha256).hexdigest()[:8]
-        if deny or allow
-        else "0"
-    )
+    people = sorted(e.value for e in unique.values() if e.kind in ("person", "email"))
+    lists = hmac.new(key, json.dumps([deny, allow, people]).encode(), hashlib.sha256).hexdigest()[:8]
     return Policy(f"{rules_version()}-{lists}", key, tuple(unique.values()), deny, allow)
 
 
@@ -131,7 +133,7 @@ def machine_values(environ: Mapping[str, str]) -> Iterator[Exact]:
     for name in _users(environ):
         yield from exact_user(name)
     for host in {socket.gethostname(), socket.gethostname().partition(".")[0]}:
-        if len(host) >= 5 and host.lower() not in ("localhost", "ubuntu", "debian") and not host.isdecimal():
+        if len(host) >= 5 and host.lower() not in _COMMON_HOSTS and not host.isdecimal():
             yield Exact(host, "host", fold=True)
     yield from _git_identity(Path.home())
     for name, value in environ.items():
@@ -220,7 +222,7 @@ def _authors(folder: Path) -> Iterator[Exact]:
 
 
 def _remotes(folder: Path) -> Iterator[Exact]:
-    for line in _git(folder, "config", "--get-regexp", r"^remote\..*\.(?:url|pushurl)$"):
+    for line in _git(folder, "config", "--get-regexp", r"^remote\..*\.(url|pushurl)$"):
         host = remote_host(line.partition(" ")[2])
         if host and host.lower() not in _PUBLIC_HOSTS:
             yield Exact(host, "host", fold=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ...durable import write_text
 from ...errors import RetriableError
 from ...town.root import Town
 from ..lock import sweep_lock
@@ -18,6 +19,8 @@ from .engine import Scrubber, scrubber_for
 from .layers import ScrubError
 
 WAIT_SECONDS = 60.0
+MARKER = "rescrub"
+"""In ``.corpus`` while overwritten text may still stand in free pages of the database."""
 
 
 @dataclass
@@ -70,8 +73,9 @@ def rescrub(
                 if progress is not None:
                     progress(number + 1, report.rows)
             report.datasets = sorted(str(p) for p in store.datasets_with(run.changed).values())
-            if report.changed:
+            if run.marker.exists():
                 store.compact()
+                run.marker.unlink()
     report.replaced = dict(run.counts.most_common())
     return report
 
@@ -83,6 +87,7 @@ class _Run:
         self.store, self.scrubber, self.report = store, scrubber, report
         self.everything = everything
         self.changed: list[str] = []
+        self.marker = store.path.with_name(MARKER)
         self.counts: Counter[str] = Counter()
 
     def session(self, ref: str) -> None:
@@ -94,6 +99,7 @@ class _Run:
         except ScrubError:
             self.report.failed.append(ref)
             return
+        self._mark(counts)
         redactions = _sum(stored.redactions, counts)
         self.store.rewrite_session(fresh, policy=self.scrubber.policy.version, redactions=redactions)
         self._done(ref, counts)
@@ -110,10 +116,16 @@ class _Run:
             self.report.failed.append(ref)
             return
         counts += more
+        self._mark(counts)
         fresh = replace(old, content=content, key=key)
         redactions = _sum(stored.redactions, counts)
         self.store.rewrite_document(ref, fresh, policy=self.scrubber.policy.version, redactions=redactions)
         self._done(ref, counts)
+
+    def _mark(self, counts: Counter[str]) -> None:
+        """Called before old text is written over: free pages hold it until the end, if that is reached."""
+        if counts and not self.marker.exists():
+            write_text(self.marker, "")
 
     def _is_current(self, policy: str) -> bool:
         if policy == self.scrubber.policy.version and not self.everything:

@@ -327,9 +327,7 @@ def _own_phone(_: Surrogates, text: str) -> bool:
     lead = _nanp_lead(text, digits)
     if lead is not None:
         return digits[lead + 1] == "9"
-    return digits.startswith(
-        "999" if text.lstrip("( ").startswith("+") else "555" if len(digits) == 7 else "099"
-    )
+    return digits.startswith("555" if len(digits) == 7 else ("999", "099"))
 
 
 def _card(s: Surrogates, original: str) -> str:
