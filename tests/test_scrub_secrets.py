@@ -10,7 +10,16 @@ import urllib.parse
 
 import pytest
 from scrub_helpers import scrubber
-from scrub_plants import CONTEXTS, HARD_NEGATIVES, TOKENS, Plant, draw, secret_of, structured, transcript
+from scrub_plants import (
+    CONTEXTS,
+    HARD_NEGATIVES,
+    TOKENS,
+    Plant,
+    draw,
+    secret_of,
+    structured,
+    transcript,
+)
 
 from gt_plugins.corpus.scrub import secrets
 from gt_plugins.corpus.scrub.judge import PASSWORD, TOKEN, key_strength

@@ -29,15 +29,17 @@ KEYWORDS: tuple[str, ...] = tuple(
 )
 MNEMONICS = ("mnemonic", "seed phrase", "seed_phrase", "seedphrase", "recovery phrase", "recovery_phrase")
 VENDORS: tuple[str, ...] = tuple(
-    "adafruit adobe airtable algolia alibaba amplitude asana atlassian auth0 azure beamer bitbucket "
-    "bittrex bugsnag cloudflare cloudinary codecov cohere coinbase confluent contentful datadog "
-    "deepgram deepl deepseek discord droneci dropbox elevenlabs etsy facebook fastly finicity finnhub "
-    "flickr freshbooks gitter gocardless heroku honeycomb hubspot intercom jfrog artifactory jira "
-    "kraken kucoin launchdarkly linkedin lob_ logdna looker mailchimp mailgun mapbox mattermost meraki "
-    "messagebird mistral mixpanel netlify newrelic new_relic nytimes okta openweather pagerduty "
-    "pinecone plaid posthog privateai pusher rapidapi rollbar segment sendbird sendinblue sentry "
-    "shodan snyk sonar splunk squarespace stability sumologic telegram together travis twilio twitch "
-    "twitter vercel voyage wandb yandex zendesk zoho".split()
+    (
+        "adafruit adobe airtable algolia alibaba amplitude artifactory asana atlassian auth0 azure beamer "
+        "bitbucket bittrex bugsnag cloudflare cloudinary codecov cohere coinbase confluent contentful "
+        "datadog deepgram deepl deepseek discord droneci dropbox elevenlabs etsy facebook fastly finicity "
+        "finnhub flickr freshbooks gitter gocardless heroku honeycomb hubspot intercom jfrog jira kraken "
+        "kucoin launchdarkly linked_in linkedin lob_ logdna looker mailchimp mailgun mapbox mattermost "
+        "meraki message_bird messagebird mistral mixpanel netlify new-relic new_relic newrelic nytimes okta "
+        "openweather pagerduty pinecone plaid posthog privateai pusher rapidapi rollbar segment sendbird "
+        "sendinblue sentry shodan snyk sonar splunk squarespace stability sumo telegr together travis "
+        "twilio twitch twitter vercel voyage wandb yandex zendesk zoho"
+    ).split()
 )
 
 _KEY_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -53,17 +55,17 @@ _PAIR = re.compile(
     r"(?:\\{0,8}[\"'])?[Vv]alue(?:\\{0,8}[\"'])?\s{0,3}[:=]\s{0,3}"
 )
 _ARGUMENT = re.compile(
-    r"\\{0,8}[\"']\s{0,3},\s{0,3}(?=\\{0,8}[\"'])|\(\s{0,2}(?=\\{0,8}[\"'])|(?:\\{0,8}[`*\"']{1,3})?\s{0,30}[|│]\s{0,3}(?=[^|\s])"
+    r"\\{0,8}[\"']\s{0,3},\s{0,3}(?=\\{0,8}[\"'])|\(\s{0,2}(?=\\{0,8}[\"'])|(?:\\{0,8}[`*\"']{1,3})?(?:\s{1,30}[|│]\s{0,3}|[|│]\s{1,3})(?=[^|\s])"
 )
 _TAG = re.compile(r"(?:\\{0,8}[\"'])?\s?>")
 _GAP = re.compile(
     r"[ \t]{1,40}"
     r"(?P<verb>(?:(?:(?:was|is|has been) )?(?:changed|set|reset|updated) to|is|was|as)[ \t:]{1,3})?(?=\S)"
 )
-_LOGIN_PAIR = re.compile(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\"'`\\,;]{6,128})")
+_LOGIN_PAIR = re.compile(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\x1b\"'`\\,;]{6,128})")
 _OPENING = re.compile(r"[fbruFBRU]{0,2}(\\{0,8})(\"\"\"|[\"'`])")
-_LITERAL_BARE = re.compile(r"[^\s\"'`\\\x00]{1,2048}")
-_BARE = re.compile(r"(?:[^\s\"'`,;&|<>(){}\[\]\\\x00]|\$\{|\{\{){1,2048}")
+_LITERAL_BARE = re.compile(r"[^\s\x1b\"'`\\\x00]{1,2048}")
+_BARE = re.compile(r"(?:[^\s\x1b\"'`,;&|<>(){}\[\]\\\x00]|\$\{|\{\{){1,2048}")
 _ENCODED = re.compile(
     r"(?:[A-Za-z0-9._~!*+/=-]|%(?!26|22|20|0[AaDd]|7[Dd]|2[Cc]|3[Bb])[0-9A-Fa-f]{2}){1,1024}"
 )
@@ -72,12 +74,18 @@ _NETRC = re.compile(r"\b(?:login|machine|user)\s+\S+\s+(?:password\s*)?$", re.IG
 _CONFIGURE = re.compile(
     r"\b(?:set|config|configure|add|put|create)\s+(?:\S+\s+)?(?:-\S+\s+)?[\w./:@-]{0,60}$"
 )
+_LINE_START = re.compile(
+    r"(?:^|\n|\\n)[ \t]*(?:[-+#>]\s{0,16}|\d{1,6}(?:→|\t|\\t|:)\s*)?"
+    r"(?:export |set |ENV |ARG |- )?[\"']?$"
+)
 _TRAIL = ".,:;"
 _VENDOR = re.compile(
-    r"[A-Za-z0-9_.-]{0,24}(?:\\{0,8}[\"'`])?\]?\s{0,3}(?::=|=>|=|:)\s{0,3}(?:\\{0,8}[\"'`])?([A-Za-z0-9][A-Za-z0-9_=/+.~-]{14,149})"
+    r"[A-Za-z0-9_. \t-]{0,24}(?:\\{0,8}[\"'`])?\]?\s{0,3}(?::=|=>|=|:)\s{0,3}"
+    r"(?:\\{0,8}[\"'`])?([A-Za-z0-9][A-Za-z0-9_=/+.~-]{13,149})"
 )
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_SECRETIVE = re.compile(r"(?i)key|token|secret|auth|pass|cred|api|dsn|webhook")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SECRETIVE = re.compile(r"(?i)key|token|secret|auth|pass|cred|api|dsn|client|license")
 _PHRASE = re.compile(r"[\"'`:=\s\\]{1,12}((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,8})(?![a-z ])")
 _SIGNATURE = re.compile(r"([A-Za-z0-9%+/=_-]{24,1024})")
 
@@ -98,7 +106,7 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     left = word_left(text, start, _KEY_CHARS, 60)
     key = text[left:stop]
     strength = PASSWORD if key.lower() == "identified by" else key_strength(key)
-    if not strength:
+    if not strength or text[left - 3 : left] == "://":
         return 0
     value, strict, literal = _read(text, left, stop, key)
     if value is None:
@@ -164,7 +172,7 @@ def _read(text: str, left: int, stop: int, key: str) -> tuple[_Value | None, boo
     at = _ASSIGN.match(text, stop)
     if at is not None:
         encoded = at["op"].startswith("%")
-        tight = at.end() - stop <= 2 or key.startswith("-") or encoded
+        tight = not any(c.isspace() for c in at[0]) or encoded
         literal = tight or _starts_line(text, left)
         value = _value(text, at.end(), literal and _env_like(text, left, at["op"]), encoded)
         return value, False, literal and at["typed"] is None
@@ -191,9 +199,14 @@ def _after_gap(text: str, left: int, stop: int, key: str) -> tuple[_Value | None
     if value is None:
         return None, False, False
     if key.startswith("-"):
-        return (None if value.text.startswith("-") else value), False, True
+        flag = value.text.startswith("-") or (value.text.isalpha() and not value.quoted)
+        return (None if flag else value), False, True
     if value.quoted:
-        return value, len(value.text) < 6, False
+        return (
+            (value if (len(key) > 4 and text[value.start - 1] != "`") or key.lower() == "password" else None),
+            len(value.text) < 6,
+            False,
+        )
     before = text[max(0, left - 100) : left]
     if _NETRC.search(before):
         return value, False, True
@@ -207,7 +220,8 @@ def _after_gap(text: str, left: int, stop: int, key: str) -> tuple[_Value | None
 def _is_striking(value: str) -> bool:
     """So unlike a word that nothing has to announce it: long and random, or of three kinds of characters."""
     if len(value) >= 20:
-        return entropy(value) >= 3.3
+        parts = value.split("_") if value.isidentifier() else [value]
+        return entropy(value) >= 3.3 and any(len(p) >= 16 and looks_random(p, 16) for p in parts)
     kinds = (any(map(str.islower, value)), any(map(str.isupper, value)), any(map(str.isdigit, value)))
     odd = any(c in "!@#$%^&*+?" for c in value)
     return len(value) >= 8 and kinds[2] and sum(kinds) + odd >= 3 and not is_code(value) and "/" not in value
@@ -216,12 +230,7 @@ def _is_striking(value: str) -> bool:
 def _starts_line(text: str, at: int) -> bool:
     """Whether only indentation, ``export``, a list dash, a diff or comment sign stands before ``at``."""
     window = text[max(0, at - 24) : at]
-    return bool(
-        re.search(
-            r"(?:^|\n|\\n)[ \t]*(?:[-+#>]\s?|\d{1,6}(?:→|\t|\\t|:)\s*)?(?:export |set |ENV |ARG |- )?[\"']?$",
-            window,
-        )
-    )
+    return _LINE_START.search(window) is not None
 
 
 def _env_like(text: str, left: int, op: str) -> bool:
@@ -242,6 +251,8 @@ def _value(text: str, at: int, env: bool, encoded: bool) -> _Value | None:
         end = cut.start()
     while end > at and text[end - 1] in _TRAIL:
         end -= 1
+    if text[end : end + 1] in ("(", "[") and text[at:end].isidentifier():
+        return None
     return _Value(at, end, text[at:end], False) if end > at else None
 
 
@@ -270,9 +281,9 @@ def find_vendor(text: str, start: int, end: int, out: list[Hit]) -> int:
     value = match[1].rstrip(".")
     left = word_left(text, start, _KEY_CHARS, 40)
     key = text[left : match.start(1)]
-    if _UUID.fullmatch(value) and not _SECRETIVE.search(key):
+    if not _SECRETIVE.search(key) and (_UUID.fullmatch(value) or " " in key or _HASH.fullmatch(value)):
         return 0
-    good = looks_random(value, 15) and entropy(value) >= 3.0 and any(c.isdigit() for c in value)
+    good = looks_random(value, 14) and entropy(value) >= 3.0 and any(c.isdigit() for c in value)
     if (
         good
         and (_SECRETIVE.search(key) or len(value) >= 20)

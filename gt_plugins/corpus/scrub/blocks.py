@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .judge import is_placeholder, looks_random
+from .judge import is_code, is_placeholder, looks_random
 from .layers import Hit
 from .scan import entropy, starts_word
 from .surrogates import decode_base64
@@ -21,7 +21,7 @@ _PEM_CHECKSUM = re.compile(r"=[A-Za-z0-9+/]{4}")
 _PEM_LIMIT = 65_536
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]*+){1,3}")
 _JWT_RUN = re.compile(r"[A-Za-z0-9_-]*+")
-_USERINFO = re.compile(r"([^\s/@:\"'<>`\\\x00]{0,128}):([^\s/\"'<>`\\\x00]{1,256})@(?=[\w.\[-])")
+_USERINFO = re.compile(r"([^\s\x1b/@:\"'<>`\\\x00]{0,128}):([^\s\x1b/\"'<>`\\\x00]{1,256})@(?=[\w.\[-])")
 _USER_TOKEN = re.compile(r"([A-Za-z0-9_-]{20,255})(?::)?@(?=[\w.-])")
 _ENCODED_INFO = re.compile(
     r"([\w.~-]{0,100})%3[Aa]((?:[\w.~!*+-]|%(?!40|2[Ff])[0-9A-Fa-f]{2}){1,200})%40(?=[\w.-])"
@@ -36,29 +36,31 @@ _AUTHORIZATION = re.compile(
 _COOKIES = re.compile(r"(?:\\{0,8}[\"'`])?\s{0,3}[:=]\s{0,3}(?:\\{0,8}[\"'`])?")
 _COOKIE = re.compile(r"[;\s]{0,4}([\w.%-]{1,64})=([^;\s\"'\\,\x00]{1,4096})")
 _SESSION = re.compile(r"=([^;\s\"'\\,&\x00]{16,512})")
-_CURL_USER = re.compile(r"(?:\s{1,3}|=)(?:\\{0,4}[\"'])?([^\s:\"'\\]{1,100}):([^\s\"'\\]{3,200})")
+_CURL_USER = re.compile(r"(?:\s{1,3}|=)(?:\\{0,4}[\"'])?([^\s\x1b:\"'\\]{1,100}):([^\s\x1b\"'\\]{3,200})")
 _ECHOED = re.compile(
-    r"(?:echo|printf)\s+(?:-n\s+)?(?:\\{0,4}[\"'])?([^\s\"'\\|]{4,512})(?:\\{0,4}[\"'])?\s*\|[^|\n]{0,200}$"
+    r"(?:echo|printf)\s+(?:-n\s+)?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\|]{4,512})(?:\\{0,4}[\"'])?\s*\|[^|\n]{0,200}$"
 )
 _MYSQL = re.compile(
-    r"(?:dump|admin|import|sh)?\b[^\n|;\x00]{0,200}?\s-p(?:\\{0,4}[\"'])?([^\s\"'\\-][^\s\"'\\]{3,128})"
+    r"(?:dump|admin|import|sh)?\b[^\n|;\x00]{0,200}?\s-p(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,128})"
 )
-_LOGIN_P = re.compile(r"[^\n|;\x00]{0,200}?\s-p[ =](?:\\{0,4}[\"'])?([^\s\"'\\-][^\s\"'\\]{3,512})")
-_OPTION_A = re.compile(r"[^\n|;\x00]{0,200}?\s-a[ =]?(?:\\{0,4}[\"'])?([^\s\"'\\-][^\s\"'\\]{3,512})")
-_ARGUMENT = r"[ =]?(?:\\{0,4}[\"'])?([^\s\"'\\-][^\s\"'\\]{3,256})"
+_LOGIN_P = re.compile(r"[^\n|;\x00]{0,200}?\s-p[ =](?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,512})")
+_OPTION_A = re.compile(r"[^\n|;\x00]{0,200}?\s-a[ =]?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,512})")
+_ARGUMENT = r"[ =]?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,256})"
 _ZIP_P = re.compile(rf"[^\n|;\x00]{{0,100}}?\s-P{_ARGUMENT}")
 _SEVEN_P = re.compile(rf"[^\n|;\x00]{{0,100}}?\s-p{_ARGUMENT}")
 _LDAP_W = re.compile(rf"[^\n|;\x00]{{0,200}}?\s-w{_ARGUMENT}")
 _OPENSSL_K = re.compile(rf"[^\n|;\x00]{{0,200}}?\s-k{_ARGUMENT}")
-_PERCENT = re.compile(r"[^\n|;\x00]{0,200}?\s-U\s?(?:\\{0,4}[\"'])?[^\s%\"']{1,64}%([^\s\"'\\]{3,128})")
-_SUDO = re.compile(r"[^\n|;\x00]{0,20}?<<<\s?(?:\\{0,4}[\"'])?([^\s\"'\\]{4,128})")
-_SQLPLUS = re.compile(r"[^\n|;\x00]{0,60}?\s[\w.]{1,32}/([^\s@\"'\\/]{4,64})@")
-_SSHPASS = re.compile(r"\s+-p\s?(?:\\{0,4}[\"'])?([^\s\"'\\]{3,256})")
+_PERCENT = re.compile(
+    r"[^\n|;\x00]{0,200}?\s-U\s?(?:\\{0,4}[\"'])?[^\s\x1b%\"']{1,64}%([^\s\x1b\"'\\]{3,128})"
+)
+_SUDO = re.compile(r"[^\n|;\x00]{0,20}?<<<\s?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{4,128})")
+_SQLPLUS = re.compile(r"[^\n|;\x00]{0,60}?\s[\w.]{1,32}/([^\s\x1b@\"'\\/]{4,64})@")
+_SSHPASS = re.compile(r"\s+-p\s?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{3,256})")
 _BODY = re.compile(
-    r"\s+\S{1,80}(?:\s+--?\w+(?:[= ]\S+)?){0,4}?\s+(?:-b|--body)[ =](?:\\{0,4}[\"'])?([^\s\"'\\]{4,512})"
+    r"\s+\S{1,80}(?:\s+--?\w+(?:[= ]\S+)?){0,4}?\s+(?:-b|--body)[ =](?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{4,512})"
 )
 _PGPASS = re.compile(
-    r"(?<=[\w*]):(?:\d{2,5}|\*):[\w*-]{1,64}:[\w.-]{1,64}:([^\s:\"'\\]{4,128})(?=[\s\"'\\]|$)"
+    r"(?<=[\w*]):(?:\d{2,5}|\*):[\w*-]{1,64}:[\w.-]{1,64}:([^\s\x1b:\"'\\]{4,128})(?=[\s\"'\\]|$)"
 )
 _COMMON_PASSWORDS = frozenset("password pass passwd pwd secret token xxx xxxx pw".split())
 _AWS_SECRET = re.compile(
@@ -186,7 +188,12 @@ def find_basic(text: str, start: int, end: int, out: list[Hit]) -> int:
 def find_authorization(text: str, start: int, end: int, out: list[Hit]) -> int:
     """``Authorization: token …`` and other schemes, or none."""
     match = _AUTHORIZATION.match(text, end)
-    if match is None or not _credential(match[1]):
+    if (
+        match is None
+        or not _credential(match[1])
+        or is_code(match[1])
+        or text[match.end() : match.end() + 1] == "("
+    ):
         return 0
     raw = decode_base64(match[1])
     kind = "basic_auth" if raw is not None and raw.isascii() and re.match(rb"[\w.@+-]+:\S", raw) else "token"

@@ -24,7 +24,7 @@ _LIMIT = 1 << 20
 _USER_PASSWORD = re.compile(r"[A-Za-z0-9._@+-]{2,64}:(\S{4,128})")
 _BARE_RULES = re.compile(
     r"(?:pat[A-Za-z0-9]{14}\.[a-f0-9]{64}|[MNO][A-Za-z0-9_-]{23,27}\.[\w-]{6}\.[\w-]{27,40}|"
-    r"(?:pat|sat)\.[\w-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{20}|sl\.[\w-]{120,})(?![\w.])",
+    r"sl\.[\w=-]{120,})(?![\w.])",
     re.ASCII,
 )
 _PRINTABLE = frozenset(range(32, 127)) | {9, 10, 13}

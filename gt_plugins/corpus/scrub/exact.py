@@ -125,6 +125,8 @@ def _check_exact(text: str, start: int, end: int, wanted: Iterable[_Wanted], out
 
 
 def _home(text: str, start: int, end: int, out: list[Hit]) -> None:
+    if "users" in text[start:end] and text[start] != "\\":
+        return  # macOS writes Users; users is any folder
     slug = text[start] == "-"
     if slug and start > 0 and text[start - 1] not in "/\\\"'` \n":
         return

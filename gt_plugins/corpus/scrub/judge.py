@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import pairwise
 
 from .scan import entropy
 
@@ -86,11 +85,12 @@ _CODE = re.compile(
     r"options\.|props\.|ctx\.|import\.meta|System\.|ENV\[|getenv|var\.|local\.|data\.|module\.|steps\.|github\.)|"
     r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|^[A-Za-z_][\w.]*\(|^[A-Za-z_]\w*\[|^&?[A-Za-z_]\w*::"
 )
-_GENERATED_TAIL = re.compile(r"\.(?=\w*[a-z])(?=\w*[A-Z])(?=\w*\d)[A-Za-z0-9]{20,}$")
 _PATH = re.compile(r"^(?:~|\.{1,2})?/[\w.@~+-]+(?:/[\w.@~+-]*)*$|^[A-Za-z]:\\|^file:")
+_VERSION = re.compile(r"^[~^v=]{0,2}\d+(?:\.\d+){1,3}(?:[-+][\w.]+)?$")
+_SHORT_KEY = re.compile(r"(?i)^(?:pass|pwd|pw|pin)\d*$")
 _URL = re.compile(r"^[a-z][a-z0-9+.-]{1,12}://")
 _WORDS = re.compile(r"^[A-Za-z]+(?:[-_ .:/][A-Za-z]+)*$")
-_IDENT = re.compile(r"^[A-Za-z]+(?:[-_.:/][A-Za-z]+)*[-_]?\d{0,2}$")
+_IDENT = re.compile(r"^[A-Za-z]+\d{0,2}(?:[-_.:/][A-Za-z]+\d{0,2})*[-_]?\d{0,2}$")
 
 
 @lru_cache(maxsize=8192)
@@ -149,16 +149,20 @@ def looks_random(value: str, least: int = 8) -> bool:
 
 
 def _mixed_case(value: str) -> bool:
-    """Capitals inside words, not only at their beginnings."""
-    inner = re.sub(r"(?:^|[-_ .:/])[A-Za-z]", "", value)
-    flips = sum(a.islower() != b.islower() for a, b in pairwise(inner) if a.isalpha() and b.isalpha())
-    return flips >= 4 and flips >= len(inner) // 5
+    """Capitals strewn about, as they are not in ``CamelCase``."""
+    runs = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", value)
+    return len(runs) >= 4 and sum(map(len, runs)) < 3 * len(runs)
+
+
+def _is_generated(part: str) -> bool:
+    digits = sum(c.isdecimal() for c in part)
+    return part.isalnum() and (digits >= 3 or (digits > 0 and _mixed_case(part)))
 
 
 def is_code(value: str) -> bool:
     """An expression, a path or an address: not a literal secret."""
     if _CODE.match(value):
-        return not _GENERATED_TAIL.search(value)
+        return not any(len(part) >= 20 and _is_generated(part) for part in value.split("."))
     return bool(_PATH.match(value) or _URL.match(value))
 
 
@@ -172,7 +176,7 @@ def is_secret(strength: int, key: str, value: str, quoted: bool, literal: bool) 
         return False
     if strength == PASSWORD:
         return _is_password(key, value, quoted, literal)
-    if len(value) > 2048 or value.startswith("-"):
+    if len(value) > 2048 or (not quoted and key.lower().endswith(value.lower())):
         return False
     if not quoted and not literal and _IDENT.match(value) and not _mixed_case(value):
         return False
@@ -180,9 +184,13 @@ def is_secret(strength: int, key: str, value: str, quoted: bool, literal: bool) 
 
 
 def _is_password(key: str, value: str, quoted: bool, literal: bool) -> bool:
-    if not 4 <= len(value) <= 256 or any(c.isspace() for c in value):
+    if not 4 <= len(value) <= 256 or any(c.isspace() for c in value) or _VERSION.match(value):
         return False
+    if _SHORT_KEY.match(key) and not looks_random(value, 5):
+        return False  # "PASS: gate-one", "second pass: validate"
     if value.lower().startswith(key.lower()) and _IDENT.match(value):
+        return False
+    if value.isalpha() and "passw" in value.lower():
         return False
     if value.isalpha():
         if quoted:

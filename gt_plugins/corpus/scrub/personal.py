@@ -15,7 +15,7 @@ from typing import Any
 
 from .judge import is_placeholder
 from .layers import Hit
-from .scan import Automaton, Haystack, ends_word, haystack, luhn, word_left
+from .scan import Automaton, Haystack, ends_word, haystack, luhn, starts_word, word_left
 
 _TLDS = frozenset(
     "com org net edu gov mil int info biz name pro dev app xyz tech online site store cloud blog page "
@@ -51,7 +51,8 @@ _AUTHOR = re.compile(
     r"[A-Z][\w'’.-]{1,20}(?: [A-Z][\w'’.-]{0,20}){1,3}) ?<$"
 )
 _NOT_PEOPLE = re.compile(
-    r"(?i)claude|\[bot\]|bot\b|github|copilot|codex|gemini|gpt|gas town|dependabot|renovate|actions"
+    r"(?i)claude|\[bot\]|bot\b|github|copilot|codex|gemini|gpt|gas town|dependabot|renovate|actions|\btown\b|"
+    r"daemon|\bsync\b|system|service|\bteam\b"
 )
 _PHONE = re.compile(
     r"(?<![\w.:/=#-])(?:\(?\+\(?\d{1,3}\)?[ .-]?(?:\(?\d{1,4}\)?[ .-]?){1,5}\d{2,4}|"
@@ -77,12 +78,12 @@ _IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{
 _IPV4 = re.compile(r"(?<![\w.+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d|/\d\.)")
 _IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-f]{3}:[0-9a-f:]{2,36}(?![\w.:])", re.IGNORECASE)
 _MAC = re.compile(r"(?<![\w:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![\w:-])", re.IGNORECASE)
-_VERSIONISH = re.compile(r"(?:[vV]|[Vv]ersion[:= ]{0,3}|[=<>~^]=? ?|[A-Za-z]/|@|-)$")
+_VERSIONISH = re.compile(r"(?:[vV]|[vV]8 (?:to )?|[Vv]ersion_{0,2}[\"':= ]{0,6}|[=<>~^]=? ?|[A-Za-z]/|@|-)$")
 _DATE = (
     r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{4}|"
     r"(?:\d{1,2} )?[A-Z][a-z]{2,8}\.? (?:\d{1,2},? )?\d{4})"
 )
-_BIRTH = re.compile(rf"[^\d\n]{{0,24}}?(?<!\d)({_DATE})(?!\d)")
+_BIRTH = re.compile(rf"(?!time)[^\d\n]{{0,24}}?(?<!\d)({_DATE})(?!\d)")
 _STREET = re.compile(
     r"(?<![\w.:#-])(\d{1,5}[A-Za-z]?,? (?:(?:North|South|East|West|N|S|E|W)\.? )?"
     r"(?:[A-Z][a-z'’]{1,20} |\d{1,3}(?:st|nd|rd|th) ){1,3}"
@@ -272,7 +273,7 @@ def _is_email(text: str, match: re.Match[str], local: str, domain: str) -> bool:
         return False
     if local in _NOBODY_ANYWHERE or (local in _NOBODY and domain in _PLACE_DOMAINS):
         return False
-    if re.search(r"://[^\s/]*$", text[max(0, match.start() - 100) : match.start()]):
+    if re.search(r"://[^\s\x1b/]*$", text[max(0, match.start() - 100) : match.start()]):
         return False
     if text[match.end() : match.end() + 1] == ":" and text[match.end() + 1 : match.end() + 2] not in " \n\t":
         return local not in ("git", "hg", "svn")
@@ -290,8 +291,6 @@ def _phones(text: str, start: int, end: int, out: list[Hit]) -> int:
 
 def _near(text: str, start: int, end: int, out: list[Hit]) -> int:
     """A bare number after a word such as ``phone``."""
-    if start and text[start - 1].isalnum() and not (text[start].isupper() and text[start - 1].islower()):
-        return 0
     match = _NUMBER_NEAR.match(text, end)
     if match is None or not 7 <= sum(c.isdecimal() for c in match[1]) <= 15:
         return 0
@@ -360,6 +359,10 @@ def _is_somebodys(address: ipaddress.IPv4Address, text: str, after: str) -> bool
     first, last = text.partition(".")[0], text.rpartition(".")[2]
     if address.is_loopback or address.is_link_local or address.is_multicast or first in ("0", "255"):
         return False
+    if text.startswith(("1.3.6.1.", "1.3.101.", "2.5.4.", "2.5.29.")):
+        return False  # object identifiers
+    if all(int(octet) <= 30 for octet in text.split(".")) and not address.is_private:
+        return False  # rather a version or a section
     if text in ("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9") or first.startswith("0"):
         return False
     return not (last == "0" and (after == "/" or text.endswith(".0.0")))
@@ -500,8 +503,17 @@ def find(text: str) -> list[Hit]:
     for number, start, end in hexes.hits(stack.hex_classes()):
         ask("mac" if number >= 5 else "ipv6", start, end)
     for number, start, end in words.hits(stack.folded):
-        ask(_WORDS[number][0], start, end)
+        kind = _WORDS[number][0]
+        if kind == "street" or _starts(text, start):
+            ask(kind, start, end)
     return out
+
+
+def _starts(text: str, start: int) -> bool:
+    """A word begins here, also within an identifier (``homePhone``, ``fax_number``) or after an escape."""
+    if start == 0 or not text[start - 1].isalnum() or starts_word(text, start):
+        return True
+    return text[start].isupper() and text[start - 1].islower()
 
 
 _KEYED = (

@@ -73,11 +73,12 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SLACK = (
     r"(?:(\d{9,14})-(?:(\d{9,14})-)?(?:(\d{9,14})-)?([A-Za-z0-9]{16,40})(?![\w-])|([A-Za-z0-9-]{10,300}))"
 )
-_TWILIO = " ".join(f"{p}{d}" for p in ("SK", "AC") for d in "0123456789abcdef")
+_TWILIO = " ".join(f"{p}{d}" for p in ("sk", "ac") for d in "0123456789abcdef")
 
 RULES: tuple[Rule, ...] = (
     # clouds
     _rule("aws_access_key", "AKIA ASIA ABIA ACCA", "[A-Z0-9]{16}", after=_END),
+    _rule("aws_access_key", "A3T", "[A-Z0-9]{17}", strong, _END),
     _rule("aws_bedrock_key", "ABSK bedrock-api-key-", "[A-Za-z0-9+/]{60,400}={0,2}"),
     _rule("google_api_key", "AIza", r"[\w-]{30,45}"),
     _rule("google_oauth_secret", "GOCSPX-", r"[\w-]{20,40}"),
@@ -116,11 +117,9 @@ RULES: tuple[Rule, ...] = (
     _rule("docker_token", "dckr_pat_ dckr_oat_", r"[\w-]{20,64}"),
     _rule("circleci_token", "CCIPAT_ CCIPRJ_", r"\w{30,100}"),
     _rule("buildkite_token", "bkua_ bkct_", "[A-Za-z0-9]{40,64}"),
-    _rule("artifactory_key", "AKCp cmVmdGtu", "[A-Za-z0-9]{55,75}"),
+    _rule("artifactory_key", "AKCp cmVmd", "[A-Za-z0-9]{55,75}", strong),
     _rule("sonar_token", "squ_ sqp_ sqa_", _HEX40),
-    _rule(
-        "sourcegraph_token", "sgp_ slk_", r"(?:local_)?[a-fA-F0-9]{40,64}|([a-fA-F0-9]{16}_[a-fA-F0-9]{40})"
-    ),
+    _rule("sourcegraph_token", "sgp_ slk_", r"(?:local_)?((?:[a-fA-F0-9]{16}_)?[a-fA-F0-9]{40,64})"),
     _rule("octopus_key", "API-", "[A-Z0-9]{25,26}", strong, _END),
     _rule("pulumi_token", "pul-", _HEX40, after=_END),
     _rule("postman_key", "PMAK-", "[a-f0-9]{24}-[a-f0-9]{34}"),
@@ -155,8 +154,8 @@ RULES: tuple[Rule, ...] = (
     _around("telegram_token", ":aa", r"(\d{8,10}:AA[\w-]{32,34})(?![\w-])", range(8, 11)),
     _rule("teams_webhook", "/webhookb2/", rf"({_UUID})@({_UUID})/IncomingWebhook/(\w{{32}})/({_UUID})"),
     _rule("zapier_webhook", "hooks.zapier.com/hooks/catch/", r"\d+/(\w{6,20})"),
-    _rule("twilio_key", _TWILIO, r"[0-9a-fA-F]{31}", after=_END),
-    _rule("sendgrid_key", "SG.", r"[\w-]{16,32}\.[\w-]{16,64}", strong),
+    _around("twilio_key", _TWILIO, rf"(?:SK|AC)([0-9a-fA-F]{{32}}){_END}", range(1)),
+    _rule("sendgrid_key", "SG.", r"[\w=-]{16,32}\.[\w=.-]{16,64}(?<!\.)", strong),
     _rule("mailgun_key", "key- pubkey-", _HEX32, after=_END),
     _around(
         "mailchimp_key",
@@ -177,7 +176,20 @@ RULES: tuple[Rule, ...] = (
     _rule("shippo_token", "shippo_live_ shippo_test_", "[a-fA-F0-9]{40}"),
     _rule("facebook_token", "EAA", "[A-Za-z0-9]{60,400}", strong),
     _rule("twitter_bearer", "AAAAAAAAAAAAAAAAAAAAA", r"[\w%]{40,120}", strong),
+    _rule("lob_key", "live_", "(?:pub_)?([a-f0-9]{31,35})", after=_END),
+    _rule("gocardless_token", "live_", r"[\w=-]{40}", strong, _END),
+    _rule("sidekiq_key", "CONTRIBSYS__COM contribsys__com", r"[\s\"'=:]{1,5}([a-f0-9]{8}:[a-f0-9]{8})"),
     # services
+    _rule("clickhouse_key", "4b1d", "[A-Za-z0-9]{38}", strong, _END),
+    _rule("harness_token", "pat. sat.", r"[\w-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{20}", strong),
+    _rule("mapbox_token", "sk.eyJ pk.eyJ tk.eyJ", r"[\w-]{20,300}\.[\w-]{20,30}", strong),
+    _around("maxmind_key", "_mmk", rf"([A-Za-z0-9]{{6}}_[A-Za-z0-9]{{29}}_mmk){_END}", range(36, 37)),
+    _around(
+        "authress_key",
+        ".acc- .acc_",
+        r"((?:scauth|authress|sc|ext)_[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][\w-]{10,32}\.[\w+/=-]{30,120})",
+        range(10, 48),
+    ),
     _rule("vault_token", "hvs. hvb. hvr.", r"[\w-]{24,300}", strong),
     _around("terraform_token", ".atlasv1.", r"([A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,72})", range(14, 15)),
     _rule("doppler_token", "dp.pt. dp.st. dp.ct. dp.sa. dp.scim.", r"(?:\w{1,20}\.)?([A-Za-z0-9]{40,44})"),
@@ -186,11 +198,12 @@ RULES: tuple[Rule, ...] = (
         "onepassword_key", "A3-", r"[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}"
     ),
     _rule("age_key", "AGE-SECRET-KEY-1", "[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
-    _rule("grafana_token", "glsa_ glc_", r"\w{32,400}={0,3}"),
+    _rule("grafana_token", "glsa_ glc_", r"[\w+/]{32,400}={0,3}"),
+    _rule("grafana_token", "eyJrIjoi", "[A-Za-z0-9]{60,400}={0,3}"),
     _rule("newrelic_key", "NRAK- NRII- NRJS- NRRA- NRSP-", r"[A-Za-z0-9-]{19,42}", strong),
     _rule("sentry_token", "sntrys_ sntryu_", r"[\w+/=-]{40,400}"),
     _rule("databricks_token", "dapi", r"[a-f0-9]{32}(?:-\d)?", after=_END),
-    _rule("dynatrace_token", "dt0c01. dt0s01.", r"[A-Z0-9]{24}\.[A-Z0-9]{64}"),
+    _rule("dynatrace_token", "dt0c01. dt0s01.", r"[A-Za-z0-9]{24}\.[A-Za-z0-9]{64}"),
     _rule("linear_key", "lin_api_ lin_oauth_", "[A-Za-z0-9]{32,64}"),
     _rule("notion_token", "ntn_", "[A-Za-z0-9]{40,50}"),
     _rule("notion_token", "secret_", "[A-Za-z0-9]{43}", strong, _END),
