@@ -73,13 +73,14 @@ def test_lines_that_nothing_is_found_in_stay_byte_for_byte(tmp_path: Path) -> No
 def test_spacing_escapes_and_line_ends_are_kept_where_something_changes(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(
-        '{"a": "é", "password": "hunter22"}\r\n{"a":"\\u00e9","password":"hunter22"}\n'
+        '{"a": "é", "password": "hunter22"}\r\n'
+        '{"a":"\\u00e9","password":"hunter22","inner":"{\\"a\\": 1, \\"b\\": 2}"}\n'
         '{"half":"\\ud800","é":"password=hunter22"}\n'.encode()
     )
     scrub_path(scrubber(), str(source), str(out))
     first, second, third = out.read_bytes().split(b"\n")[:3]
     assert first.startswith('{"a": "é", "password": "'.encode()) and first.endswith(b'"}\r')
-    assert second.startswith(b'{"a":"\\u00e9","password":"')
+    assert second.startswith(b'{"a":"\\u00e9","password":"') and b'": "' not in second
     assert json.loads(third)["half"] == "\ud800" and b"hunter22" not in third
 
 

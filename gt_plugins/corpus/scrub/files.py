@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -28,6 +29,7 @@ _PEEK = 8192
 _BLOCK = 1 << 20
 _CARRY = 1 << 17
 _CONTROL = bytes(c for c in range(32) if c not in (7, 8, 9, 10, 12, 13, 27))
+_FIRST_KEY = re.compile(rb'[\s\[{]*"(?:[^"\\]|\\.)*+"\s*:( ?)')
 Write = Callable[[bytes], object]
 
 
@@ -292,7 +294,8 @@ def _parsed(line: bytes) -> Any:
 
 def _line(value: Any, raw: bytes) -> bytes:
     """``value`` in the manner of the line it was read from: spacing, escapes and end."""
-    spaced = b'": ' in raw
+    first = _FIRST_KEY.match(raw)  # strings inside may hold JSON in another style
+    spaced = first is not None and first[1] == b" "
     style: dict[str, Any] = {"separators": (", ", ": ") if spaced else (",", ":")}
     end = raw[len(raw.rstrip()) :]
     start = raw[: len(raw) - len(raw.lstrip())]
