@@ -111,6 +111,12 @@ def all_values(lines: list[str]) -> None:
         scrub.value([json.loads(x) for x in lines[at : at + 200]])
 
 
+def many_times(lines: list[str]) -> None:
+    """So often that handing the lines to a process does not count."""
+    for _ in range(8):
+        all_values(lines)
+
+
 def speed(lines: list[str]) -> dict[str, float]:
     text = "\n".join(lines)
     size = len(text.encode())
@@ -161,10 +167,10 @@ def two_cores(lines: list[str]) -> float:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.map(all_values, [lines[:200], lines[:200]])
         start = time.perf_counter()
-        pool.apply(all_values, (lines,))
+        pool.apply(many_times, (lines,))
         one = time.perf_counter() - start
         start = time.perf_counter()
-        pool.map(all_values, [lines[:half], lines[half:]], chunksize=1)
+        pool.map(many_times, [lines[:half], lines[half:]], chunksize=1)
         return one / (time.perf_counter() - start)
 
 
