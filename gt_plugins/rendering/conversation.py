@@ -147,6 +147,11 @@ def _as_blocks(content: Any, where: str) -> list[Block]:
     return content
 
 
+def prime_in(text: str) -> str:
+    """What stands between the tags of the last prime in a text, empty where there is none."""
+    return _last_prime([{"type": "text", "text": text}]) or ""
+
+
 def _last_prime(blocks: Iterable[Block]) -> str | None:
     found = None
     for block in blocks:
