@@ -70,9 +70,25 @@ def _load_entry_points(manager: pluggy.PluginManager) -> None:
         if manager.is_blocked(entry.name) or (wanted is not None and entry.name not in wanted):
             continue
         try:
-            manager.register(entry.load(), name=entry.name)
-        except Exception as error:
-            print(f"gt-plugins: {entry.name} ({entry.value}) was left out: {error}", file=sys.stderr)
+            _add(manager, entry.name, entry.load())
+        except (Exception, SystemExit) as error:
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"gt-plugins: {entry.name} ({entry.value}) was left out: {told}", file=sys.stderr)
+
+
+def _add(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+    """Register a plugin whole or not at all. Raises what is wrong with it, a hook that we do not have too."""
+    if manager.has_plugin(name):
+        raise ValueError("another plugin has this name")
+    try:
+        manager.register(plugin, name=name)
+        for caller in manager.get_hookcallers(plugin) or ():
+            if not caller.has_spec() and not all(i.optionalhook for i in caller.get_hookimpls()):
+                raise ValueError(f"there is no hook {caller.name}")
+    except BaseException:
+        if manager.get_plugin(name) is plugin:
+            manager.unregister(plugin)
+        raise
 
 
 def list_plugins() -> list[PluginInfo]:
