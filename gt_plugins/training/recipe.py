@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ class Recipe:
         return asdict(self)
 
 
-TINY_RECIPE = Recipe(rate=2e-3, epochs=2.0, batch_tokens=1536, checkpoint_steps=50)
+TINY_RECIPE = Recipe(rate=3e-3, epochs=2.3, batch_tokens=1536, checkpoint_steps=50)
+
+
+_ABOVE_ZERO = ("rank", "alpha", "rate", "epochs", "batch_tokens", "grad_clip", "checkpoint_steps", "max_nan")
+_SHARES = ("dropout", "warmup")
 
 
 def default_recipe(base: str) -> Recipe:
@@ -67,9 +72,14 @@ def _override(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
             raise UserError(in_file(where, key, f"must be {wanted.__name__}", ""))
         clean[key] = wanted(value)
     made = replace(recipe, **clean)
-    for key in ("rank", "alpha", "rate", "epochs", "batch_tokens", "checkpoint_steps", "max_nan"):
-        if getattr(made, key) <= 0:
+    for key in (k for k, kind in known.items() if kind is not str):
+        number = getattr(made, key)
+        if not math.isfinite(number) or number < 0:
+            raise UserError(in_file(where, key, f"{number} is not a number from zero up", ""))
+        if key in _ABOVE_ZERO and number == 0:
             raise UserError(in_file(where, key, "must be more than zero", ""))
+        if key in _SHARES and number >= 1:
+            raise UserError(in_file(where, key, f"{number} is not a share below 1", ""))
     if made.quantize not in ("none", "nf4"):
         raise UserError(in_file(where, "quantize", f"{made.quantize!r} is not none or nf4", ""))
     return made

@@ -8,6 +8,7 @@ The job's states follow what really happens here; bd being slow or gone changes 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..corpus import dataset as datasets
 from ..corpus.dataset import Dataset, Example
 from ..durable import write_json, write_text
-from ..errors import UserError
+from ..errors import UserError, in_file
 from ..rendering.conversation import Conversation, Message
 from ..rendering.render import STANDARD, TINY, Budget, Renderer, Row
 from ..town.root import Town
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from .trainer import Trained, Trainer
 
 BUDGETS = {"tiny": TINY, "standard": STANDARD}
+BEGUN = "request.json"
+"""In a job's folder: what it was begun with, and goes on with when it is resumed."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,17 @@ def budget_name(base: str) -> str:
     return TINY_NAME if base == TINY_NAME else "standard"
 
 
-def rows_of(examples: Sequence[Example], renderer: Renderer, budget: Budget) -> list[Row]:
-    """Token rows of examples. Raises UserError where not one has a supervised token."""
-    rows = [r for e in examples for r in renderer.rows(e.conversation, budget, e.silent)]
-    rows = [r for r in rows if len(r.ids) <= renderer.context]
+def rows_of(
+    examples: Sequence[Example], renderer: Renderer, budget: Budget, say: Callable[[str], None]
+) -> list[Row]:
+    """Token rows of examples; those that the base cannot read are left out, and said.
+
+    Raises UserError where not one has a supervised token."""
+    made = [r for e in examples for r in renderer.rows(e.conversation, budget, e.silent)]
+    rows = [r for r in made if len(r.ids) <= renderer.context]
+    if len(rows) < len(made):
+        left, most = len(made) - len(rows), renderer.context
+        say(f"{left} of {len(made)} rows were left out: longer than the {most} tokens that the base reads")
     if not rows:
         raise UserError("the dataset has no example with a supervised token; collect more sessions first")
     return rows
@@ -106,17 +116,20 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     from .monitor import MonitorWorker
     from .tokenizer_check import validate_base
 
-    folder = base_path(request.base)
-    validate_base(folder)
     data = datasets.read(request.dataset)
     if data.role != request.role:
         raise UserError(f"{request.dataset}: a dataset for {data.role}, not for {request.role}")
+    begun = _unfinished(request, data) if request.resume else None
+    if begun is not None:
+        request = _as_begun(request, begun, say)
+    folder = base_path(request.base)
+    validate_base(folder)
     renderer = Renderer.from_folder(folder)
-    rows = rows_of(_chosen(request, data), renderer, BUDGETS[budget_name(request.base)])
-    job, bd = _job(request, data), bd_for(request.town)
+    rows = rows_of(_chosen(request, data), renderer, BUDGETS[budget_name(request.base)], say)
+    job, bd = begun or _begin(request, data), bd_for(request.town)
     if bd is not None:
         replay_pending(request.town.checkpoints_dir, bd)
-    with JobLifecycle(request.town, job, bd, say=say) as life:
+    with _alive(JobLifecycle(request.town, job, bd, say=say), request) as life:
         life.transition("corpus_validating", metadata={"dataset": data.hash[:16], "base": request.base})
         life.transition("ready", metadata={"rows": len(rows)})
         watchers = (MonitorWorker(life), *listeners)
@@ -140,15 +153,51 @@ def _chosen(request: Request, data: Dataset) -> Sequence[Example]:
     return shuffled(examples, request.recipe.seed) if request.shuffle else examples
 
 
-def _job(request: Request, data: Dataset) -> Job:
-    if request.resume:
-        job = resumable(request.town.checkpoints_dir, request.role)
-        if job is None:
-            raise UserError(f"no job of {request.role} to resume in {request.town.checkpoints_dir}")
-        if job.dataset != data.hash:
-            raise UserError(f"job {job.id} was begun with dataset {job.dataset[:12]}, not {data.hash[:12]}")
-        return job
-    return new_job(request.town, request.role, request.base, data.hash)
+def _unfinished(request: Request, data: Dataset) -> Job:
+    """The role's job to go on with. Raises UserError where there is none for this dataset."""
+    job = resumable(request.town.checkpoints_dir, request.role)
+    if job is None:
+        raise UserError(f"no job of {request.role} to resume in {request.town.checkpoints_dir}")
+    if job.dataset != data.hash:
+        raise UserError(f"job {job.id} was begun with dataset {job.dataset[:12]}, not {data.hash[:12]}")
+    return job
+
+
+def _begin(request: Request, data: Dataset) -> Job:
+    """A new job, with what it is begun with in its folder."""
+    job = new_job(request.town, request.role, request.base, data.hash)
+    kept = {k: getattr(request, k) for k in ("base", "model", "shuffle", "most", "gguf")}
+    write_json(job.folder / BEGUN, {**kept, "recipe": request.recipe.to_json()})
+    return job
+
+
+def _as_begun(request: Request, job: Job, say: Callable[[str], None]) -> Request:
+    """The request with the base, the recipe and all else that a job was begun with: with others it would
+    be another run. What the caller asked for instead is said. Raises UserError where that is not known."""
+    path = job.folder / BEGUN
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept["recipe"], kept["gguf"] = Recipe(**kept["recipe"]), tuple(kept["gguf"])
+        begun = replace(request, **kept)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(in_file(path, "", f"cannot be resumed from ({error})", "begin a new job")) from None
+    asked = request.recipe.to_json() | {"base": request.base}
+    kept_to = begun.recipe.to_json() | {"base": begun.base}
+    if other := [f"{key} {kept_to[key]}" for key in kept_to if kept_to[key] != asked[key]]:
+        say(f"job {job.id} goes on as it was begun: {', '.join(other)}")
+    return begun
+
+
+@contextmanager
+def _alive(life: JobLifecycle, request: Request) -> Iterator[JobLifecycle]:
+    """The job's states while it runs. A new job that cannot begin, because the role has another one,
+    leaves no folder: ``--resume`` would take it for the role's last."""
+    try:
+        with life:
+            yield life
+    finally:
+        if life.state == "new" and not request.resume:
+            shutil.rmtree(life.job.folder, ignore_errors=True)
 
 
 def _trainer(
