@@ -9,7 +9,6 @@ templates of the training sessions), ``wide`` (templates that only the base has 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def training_rows(role: str, renderer: Renderer, examples: int, patrols: bool):
 def constrained(text: str, actions: tuple[str, ...]) -> str:
     """The action that decoding under the suite's grammar would have written: the one that shares most."""
     written = text.partition('"action": "')[2]
-    return max(actions, key=lambda a: len(os.path.commonprefix([a + '"', written])))
+    return max(actions, key=lambda a: next((i for i, c in enumerate(a + '"') if written[i : i + 1] != c), 99))
 
 
 @torch.inference_mode()
@@ -170,8 +169,8 @@ def main() -> None:
             for p in ("common", "wide", "unseen")
         }
         print(
-            f"{role}: {args.examples} examples x {args.epochs}, {len(steps)} steps, {tokens} tokens, {took:.0f} s "
-            f"({tokens / took:.0f}/s), loss {float(loss / count):.3f}: "
+            f"{role}: {args.examples} examples x {args.epochs}, {len(steps)} steps, {tokens} tokens, "
+            f"{took:.0f} s ({tokens / took:.0f}/s), loss {float(loss / count):.3f}: "
             + "  ".join(f"{k} {v:.1%}" for k, v in figures.items()),
             flush=True,
         )

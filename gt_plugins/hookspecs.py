@@ -14,7 +14,8 @@ from pluggy import HookspecMarker
 if TYPE_CHECKING:
     import typer
 
-    from .corpus.dataset import Example, Verdict as FilterVerdict
+    from .corpus.dataset import Example
+    from .corpus.dataset import Verdict as FilterVerdict
     from .corpus.scrub.layers import Layer, Policy
     from .corpus.sources import CorpusSource
     from .evaluation.gate import Candidate, Verdict

@@ -109,9 +109,10 @@ def finetune(
     recipe = load_recipe(base, config, **given)
     place = workplace(corpus, town, dataset, checkpoints)
     from .cli import model_train
+    from .training.adapter import quiet_libraries
     from .training.run import Request
 
-    model_train._quiet()
+    quiet_libraries()
     folder = dataset.absolute() if dataset else model_train._built(place, role, base, resume)
     home = models_home(models)
     request = Request(place, home, role, base, folder, recipe, model, resume, threads=threads)

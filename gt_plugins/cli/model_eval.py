@@ -37,9 +37,9 @@ def evaluate(
     from ..registry import evals
     from ..registry.versions import resolve
     from ..settings import models_home
-    from .model_train import _quiet
+    from ..training.adapter import quiet_libraries
 
-    _quiet()
+    quiet_libraries()
     home = models_home(models)
     version = resolve(home, model)
     other = resolve(home, against) if against else None
@@ -106,10 +106,12 @@ class Bar:
 
 def summary(result: EvalResult) -> str:
     """A few lines for a person."""
+    from ..evaluation.gate_text import floor2
+
     how = "as served" if result.served else "diagnostic"
     who = f"{result.model}:{result.version}" if result.version else result.model
     lines = [
-        f"{who} on {result.suite}: {result.score:.2f} "
+        f"{who} on {result.suite}: {floor2(result.score)} "
         f"({result.low:.2f} to {result.high:.2f}, {result.n} cases, {how}, {result.engine})"
     ]
     lines += [f"  {name}: {share:.2f}" for name, share in result.groups.items() if name]

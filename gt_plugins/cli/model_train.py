@@ -53,6 +53,7 @@ def train(
     from ..settings import models_home
     from ..town.roles import check_role
     from ..town.root import find_town
+    from ..training.adapter import quiet_libraries
     from ..training.recipe import load_recipe
 
     check_role(role)
@@ -66,7 +67,7 @@ def train(
         "quantize": quantize,
     }
     recipe = load_recipe(base, config, **given)
-    _quiet()
+    quiet_libraries()
     from ..training.run import Request
 
     folder = dataset.absolute() if dataset else _built(place, role, base, resume)
@@ -98,14 +99,6 @@ def _built(place: Any, role: str, base: str, resume: bool) -> Path:
         if not made.train:
             raise UserError(f"the corpus has no example of {role} to train on; see `gt corpus stats`")
     return Path(folder)
-
-
-def _quiet() -> None:
-    """Keep libraries from writing over the live display, and from asking any hub."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def run_with_progress(request: Any, quiet: bool = False) -> Outcome:
@@ -156,12 +149,12 @@ def base_build(
     """Pre-train the tiny base from scratch on generated text. Takes minutes on a GPU."""
     from dataclasses import replace
 
-    from ..training.adapter import pick_device
+    from ..training.adapter import pick_device, quiet_libraries
     from ..training.pretrain import PretrainPlan, pretrain
 
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty; choose a new folder")
-    _quiet()
+    quiet_libraries()
     given: dict[str, Any] = {
         "documents": documents,
         "passes": passes,

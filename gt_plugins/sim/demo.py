@@ -70,7 +70,7 @@ class Stage:
         self.console.print(f"\n[bold]{text}[/bold]  [dim]{self.figures.seconds:.0f} s[/dim]")
 
     def say(self, text: str) -> None:
-        self.console.print(f"  {text}", markup=False)
+        self.console.print(f"  {text}", markup=False, soft_wrap=True)
 
     def command(self, *words: str, fine: Sequence[int] = (0,)) -> subprocess.CompletedProcess[str]:
         """One of our own commands as a user would type it, in the demo's HOME; what it says is shown.
@@ -106,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder; an old demo is replaced")
     parser.add_argument("--decisions", type=int, default=DECISIONS, help="decisions the teacher makes")
     args = parser.parse_args(argv)
+    from ..training.adapter import quiet_libraries
+
+    quiet_libraries()
     stage = Stage(_fresh(args.out.absolute()))
     os.environ.update(stage.environment())
     try:
@@ -335,7 +338,9 @@ def figures_of(result: EvalResult) -> dict[str, Any]:
 def describe(name: str, result: EvalResult) -> str:
     """One line on a result."""
     groups = ", ".join(f"{k} {v:.2f}" for k, v in result.groups.items())
-    return f"{name}: {result.score:.2f} ({result.low:.2f} to {result.high:.2f}) of {result.n}: {groups}"
+    from ..evaluation.gate_text import floor2
+
+    return f"{name}: {floor2(result.score)} ({result.low:.2f} to {result.high:.2f}) of {result.n}: {groups}"
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:
@@ -351,10 +356,12 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 def last_line(values: dict[str, Any], result: EvalResult) -> str:
     """The figures in one line."""
+    from ..evaluation.gate_text import floor2
+
     versus = values["versus"]
     unseen = values["tuned"]["groups"].get("unseen", 0.0)
     return (
-        f"deacon: base {values['base']['score']:.2f} -> tuned {result.score:.2f} "
+        f"deacon: base {values['base']['score']:.2f} -> tuned {floor2(result.score)} "
         f"[{result.low:.2f}, {result.high:.2f}], unseen templates {unseen:.2f}, "
         f"control {values['control']['score']:.2f}, "
         f"p {versus['base']['p']:.0e} and {versus['control']['p']:.0e}, "

@@ -167,7 +167,7 @@ def teach(scene: Scene, patrols: int, reports: int) -> None:
             change = point_role(scene.live, ROLE, url, "teacher-token")
             try:
                 with running(scene, ROLE):
-                    wait_for("the teacher's patrol", lambda: teacher.finished, 180)
+                    wait_for("the teacher's patrol", lambda t=teacher: t.finished, 180)  # type: ignore[misc]
                     time.sleep(1.0)
             finally:
                 restore(change)
@@ -345,9 +345,7 @@ def fall_back(scene: Scene) -> None:
         theirs = client_environment(scene.live)
         ours = [k for k in TOKEN_WORDS if theirs.get(k)]
     scene.found["stock_after_kill"] = not ours
-    scene.say(
-        f"endpoint killed: the next deacon is the stock agent ({'nothing' if not ours else ours} of ours)"
-    )
+    scene.say(f"endpoint killed: the next deacon is the stock agent ({ours or 'nothing'} of ours)")
     if ours:
         raise FinetuneError("the fallback still has our endpoint in its environment")
 

@@ -41,7 +41,7 @@ def write_report(path: Path, values: Mapping[str, Any]) -> Path:
 def _summary(values: Mapping[str, Any]) -> str:
     tuned, base = values["tuned"], values["base"]
     return (
-        f"<p class='big'>The deacon's decisions: {base['score']:.0%} before, {tuned['score']:.0%} after tuning "
+        f"<p class='big'>Decisions: {base['score']:.0%} right before, {tuned['score']:.0%} after tuning "
         f"(95 % interval {tuned['low']:.0%} to {tuned['high']:.0%}, {tuned['n']} situations), "
         f"{tuned['groups'].get('unseen', 0):.0%} in words that neither base nor tuning ever read. "
         f"{values['secrets_left']} of {values['planted']} planted secrets left. "

@@ -35,7 +35,7 @@ def check_role(role: str) -> str:
 
 
 def parse_gt_role(value: str) -> Identity | None:
-    """Identity from a GT_ROLE, an event's ``role``/``actor`` or a session name's long form; None if unknown."""
+    """Identity from a GT_ROLE or an event's ``role`` or ``actor``; None if unknown."""
     parts = [p for p in value.strip().strip("/").split("/") if p]
     match parts:
         case ["deacon", "boot"] | ["boot"]:

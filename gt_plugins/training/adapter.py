@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import NonRetriableError, in_file
 from .recipe import Recipe
@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     import torch
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def quiet_libraries() -> None:
+    """Keep libraries from asking a hub and from talking over the live display of what they cannot do here."""
+    import logging
+    import os
+    import warnings
+
+    for name, value in (
+        ("HF_HUB_OFFLINE", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+    ):
+        os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def pick_device() -> str:
@@ -45,7 +62,8 @@ def load_base(folder: Path, device: str, quantize: str = "none") -> Any:
         first = str(error).splitlines()[0]
         raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
     model.config.use_cache = False
-    return model if quantize == "nf4" else model.to(torch.device(device))
+    placed: Any = model if quantize == "nf4" else cast(Any, model).to(device)
+    return placed
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
