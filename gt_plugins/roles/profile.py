@@ -90,15 +90,14 @@ def load_profile(role: str, folder: Path | None = None) -> Profile:
     if not (where / "fence.toml").is_file():
         known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/fence.toml")))
         raise UserError(f"no profile for role {role!r} in {where}; there is one for {known}")
-    actions = read_toml(where / "actions.toml")
     fence = read_toml(where / "fence.toml")
     profile = Profile(
         role=role,
         folder=where,
         system=_text(where / "system.txt").strip(),
-        tools=tuple(fence.get("tools", ("Bash",))),
-        actions=tuple(_action(where / "actions.toml", k, v) for k, v in actions.get("actions", {}).items()),
-        allow=tuple(_rule(where / "fence.toml", i, r) for i, r in enumerate(fence.get("allow", []))),
+        tools=_tools(where / "fence.toml", fence.get("tools", ["Bash"])),
+        actions=_actions(where / "actions.toml"),
+        allow=_rules(where / "fence.toml", fence.get("allow", [])),
         rules=_text(where / "rules.md").strip(),
     )
     if not any(rule.name == "escalate" for rule in profile.allow):
@@ -111,6 +110,29 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(in_file(path, "", "not there", "restore it from the version")) from None
+    except UnicodeDecodeError:
+        raise UserError(in_file(path, "", "not UTF-8 text", "save it as UTF-8")) from None
+
+
+def _tools(path: Path, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(tool, str) for tool in value):
+        raise UserError(in_file(path, "tools", "not a list of names", 'write tools = ["Bash"]'))
+    return tuple(value)
+
+
+def _actions(path: Path) -> tuple[Action, ...]:
+    if not path.is_file():
+        raise UserError(in_file(path, "", "not there", "restore it from the version"))
+    found = read_toml(path).get("actions", {})
+    if not isinstance(found, dict):
+        raise UserError(in_file(path, "actions", "not a table", "write [actions.<name>]"))
+    return tuple(_action(path, name, value) for name, value in found.items())
+
+
+def _rules(path: Path, value: Any) -> tuple[AllowRule, ...]:
+    if not isinstance(value, list):
+        raise UserError(in_file(path, "allow", "not a list of rules", "write [[allow]]"))
+    return tuple(_rule(path, index, rule) for index, rule in enumerate(value))
 
 
 def _pattern(path: Path, key: str, value: Any) -> str:
