@@ -37,7 +37,7 @@ class Recipe:
         return asdict(self)
 
 
-TINY_RECIPE = Recipe(rate=3e-3, epochs=2.3, batch_tokens=1536, checkpoint_steps=50)
+TINY_RECIPE = Recipe(rate=3e-3, epochs=2.5, batch_tokens=1536, checkpoint_steps=50)
 
 
 _ABOVE_ZERO = ("rank", "alpha", "rate", "epochs", "batch_tokens", "grad_clip", "checkpoint_steps", "max_nan")
