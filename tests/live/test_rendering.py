@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,7 @@ COMMANDS = ("echo 'one report'", "printf 'idle: 12m\\nhook: empty\\n'", "false")
 PRIME = '<gt-prime role="deacon">\n[GAS TOWN] role:deacon session:x\n- One report, one decision.\n</gt-prime>'
 
 
-def test_examples_are_rendered_as_live_requests_are(tools: None, tmp_path: Path) -> None:
-    client = shutil.which("claude")
-    assert client is not None
+def test_examples_are_rendered_as_live_requests_are(client: str, tmp_path: Path) -> None:
     home, profile = tmp_path / "home", load_profile("deacon")
     (home / "work").mkdir(parents=True)
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}

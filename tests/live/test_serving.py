@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import threading
@@ -72,9 +71,7 @@ def script(body: Body) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def session(tools: None, tmp_path: Path) -> Iterator[Session]:
-    client = shutil.which("claude")
-    assert client is not None
+def session(client: str, tmp_path: Path) -> Iterator[Session]:
     home = tmp_path / "home"
     (home / "work").mkdir(parents=True)
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
