@@ -33,6 +33,7 @@ from .store import StoredSession
 
 OVERLAP_WORDS = 13
 """Words in a row that a training example may not share with a suite (Brown et al. 2020, appendix C)."""
+FILES = ("train.jsonl", "heldout.jsonl", "prime.txt", "card.json")
 HELD_OUT_SHARE = 10
 REASON_CHARS = 160
 
@@ -307,8 +308,11 @@ def held_out(unit: str) -> bool:
 def write(
     folder: Path, role: str, examples: Sequence[Example], drops: Mapping[str, int], prime: str, budget: str
 ) -> Dataset:
-    """Write the dataset folder. Raises UserError where the folder holds something else."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "card.json").is_file():
+    """Write the dataset folder. Raises UserError where the folder holds something else; what a writing that
+    was broken off has left is ours."""
+    found = [p.name for p in folder.iterdir()] if folder.exists() else []
+    foreign = [name for name in found if name not in FILES and not name.endswith(".tmp")]
+    if foreign and "card.json" not in found:
         raise UserError(in_file(folder, "", "is not empty and no dataset", "choose a new folder"))
     train = tuple(e for e in examples if not held_out(e.unit))
     rest = tuple(e for e in examples if held_out(e.unit))
@@ -343,7 +347,7 @@ def _counts(examples: Sequence[Example]) -> dict[str, int]:
 def files_hash(folder: Path) -> str:
     """The dataset's name: the hash of what trains and of what is held out."""
     digest = hashlib.sha256()
-    for name in ("train.jsonl", "heldout.jsonl", "prime.txt"):
+    for name in FILES[:-1]:
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 
@@ -356,9 +360,9 @@ def read(folder: Path) -> Dataset:
             in_file(path, "", "not there", "build it with `gt corpus dataset --role R --out DIR`")
         )
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = dict(json.loads(path.read_text(encoding="utf-8")))
         found = files_hash(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(in_file(folder, "", f"not a whole dataset ({error})", "build it again")) from None
     if card.get("hash") != found:
         raise NonRetriableError(
@@ -376,7 +380,8 @@ def read(folder: Path) -> Dataset:
 
 
 def _examples(path: Path) -> Iterator[Example]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # text may hold U+2028
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             value = json.loads(line)
             yield example_from(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,16 +80,21 @@ def find_suite(name: str, role: str) -> Suite:
 def suite_from_file(path: Path, role: str) -> Suite:
     """A suite from a file with one case per line: id, evidence, allowed, expected (one or a list), group.
 
+    It is called as the file is, with its ending, so that its results are never a required suite's.
     Raises UserError naming file, line and key."""
     if not path.is_file():
         raise UserError(in_file(path, "", "no such suite file", ""))
-    cases = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            cases.append(_case(path, number, line))
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(in_file(path, "", "not UTF-8 text", "save it as UTF-8")) from None
+    cases = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not cases:
         raise UserError(in_file(path, "", "no cases in it", "write one JSON object per line"))
-    return Suite(path.stem, (role,), False, lambda: cases, f"from {path}")
+    often = Counter(case.id for case in cases)
+    if twice := [name for name, count in often.items() if count > 1]:
+        raise UserError(in_file(path, "id", f"{twice[0]!r} is there twice", "a comparison goes by ids"))
+    return Suite(path.name, (role,), False, lambda: cases, f"from {path}")
 
 
 def _case(path: Path, number: int, line: str) -> Case:
