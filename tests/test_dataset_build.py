@@ -1,167 +1,319 @@
-"""From the teacher's sessions to a dataset folder, and a short training on it."""
+"""From captured sessions to examples: what is taught, on what evidence, and what is left out and counted."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dataset_helpers import NUDGE, PATROL, build, played, session, stored
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rendering_helpers import answered, assistant, called, said, user
 
-from gt_plugins.corpus import dataset as datasets
-from gt_plugins.corpus.assemble import build_dataset, suite_texts
-from gt_plugins.corpus.consent import grant
-from gt_plugins.corpus.dataset import Example, Verdict, decisions, held_out, shingles, stated_reason
+from gt_plugins.corpus import dataset
+from gt_plugins.corpus.assemble import build_dataset, slimmer, suite_texts
+from gt_plugins.corpus.dataset import OVERLAP_WORDS, Verdict, decisions, held_out, shingles, stated_reason
+from gt_plugins.corpus.filters import gt_dataset_filters
 from gt_plugins.corpus.store import Store
-from gt_plugins.corpus.sweep import sweep
-from gt_plugins.errors import NonRetriableError, UserError
-from gt_plugins.rendering.conversation import from_session
+from gt_plugins.errors import UserError
+from gt_plugins.evaluation.builtin import held_out_cases
+from gt_plugins.evaluation.suites import decision_body
+from gt_plugins.prime.slim import slim
+from gt_plugins.rendering.conversation import Conversation, Message, from_request, prime_in
+from gt_plugins.rendering.render import TINY, Renderer
 from gt_plugins.roles.profile import load_profile
-from gt_plugins.sim.sessions import write_sessions
+from gt_plugins.sim.situations import POLICIES
+from gt_plugins.sim.teacher import decision_text
 from gt_plugins.town.root import Town
-from gt_plugins.training.recipe import load_recipe
-from gt_plugins.training.run import Request, shuffled, train
+from gt_plugins.training.base import SHIPPED
+
+DEACON = load_profile("deacon")
 
 
-@pytest.fixture
-def captured(town: Town, isolated: Path) -> Town:
-    grant(town, "Ann")
-    projects = isolated / ".claude" / "projects"
-    write_sessions(town, projects, "deacon", 40)
-    report = sweep(town, projects)
-    assert report.captured == 10
-    return town
+def decided(*messages: Message) -> list[tuple[str, str, str]]:
+    found = Conversation("", (), "", (user(said("go")), *messages))
+    return [(d.action, d.reason, d.evidence) for d in decisions(found, DEACON)]
 
 
-@pytest.fixture
-def made(captured: Town, tmp_path: Path) -> datasets.Dataset:
-    return build_dataset(captured, "deacon", tmp_path / "set")
+# -- decisions --------------------------------------------------------------------------------------
 
 
-def test_every_decision_is_asked_with_its_evidence(made: datasets.Dataset):
-    asked = [e for e in (*made.train, *made.heldout) if e.kind == "decision"]
-    assert sum(len(e.actions) for e in asked) == 40
-    for example in asked:
-        questions = [m for m in example.conversation.messages if m.role == "user"]
-        answers = [json.loads(m.blocks[0]["text"]) for m in example.conversation.messages if m.role != "user"]
-        assert [a["action"] for a in answers] == list(example.actions)
-        assert len(questions) == len(answers) and all(a["reason"] for a in answers)
-    assert made.prime.startswith("[GAS TOWN] role:deacon")
-    assert not {e.unit for e in made.train} & {e.unit for e in made.heldout}
-    assert all(held_out(e.unit) for e in made.heldout)
+def test_evidence_is_what_came_back_since_the_decision_before() -> None:
+    assert decided(
+        assistant(called("gt hook", "1")),
+        user(answered("hook empty", "1")),
+        assistant(called("cat reports/01.txt", "2")),
+        user(answered("nux idles", "2")),
+        assistant(said("It idles."), called("gt nudge nux 'go'", "3")),
+        user(answered("Nudged", "3")),
+        assistant(called("cat reports/02.txt", "4")),
+        user(answered("slit is dead", "4")),
+        assistant(said("It is dead."), called("gt warrant file slit --reason 'dead'", "5")),
+    ) == [("nudge", "It idles.", "hook empty\n\nnux idles"), ("file-warrant", "It is dead.", "slit is dead")]
 
 
-def test_the_answer_to_a_decision_is_no_evidence_for_the_next(captured: Town):
-    profile = load_profile("deacon")
-    with Store(captured) as store:
-        session = next(iter(store.sessions("deacon"))).session
-    for taken in list(decisions(from_session(session, profile, ""), profile))[1:]:
-        assert taken.evidence.count("Report on") + taken.evidence.count("==") // 2 == 1
-        assert "Nudged" not in taken.evidence and "Escalation created" not in taken.evidence
-
-
-def test_labels_and_suites_keep_sessions_out(captured: Town, tmp_path: Path):
-    with Store(captured) as store:
-        first = next(iter(store.sessions("deacon"))).session.id
-        store.label(first, "bad", "it was wrong")
-    made = build_dataset(captured, "deacon", tmp_path / "other")
-    assert made.card["drops"]["chat: outcome bad"] == 1
-    assert first not in made.card["sessions"]
-    with Store(captured) as store:
-        rows = list(store.sessions("deacon"))
-    chosen = next(
-        d
-        for d in decisions(from_session(rows[1].session, load_profile("deacon"), ""), load_profile("deacon"))
+def test_a_decisions_own_result_is_no_evidence_even_if_it_comes_late() -> None:
+    found = decided(
+        assistant(called("cat a", "1")),
+        user(answered("a", "1")),
+        assistant(called("gt nudge nux 'go'", "2"), called("cat b", "3")),
+        user(answered("Nudged", "2"), answered("b", "3")),
+        assistant(called("gt nudge slit 'go'", "4")),
     )
-    kept, drops, _ = datasets.build(
-        rows, load_profile("deacon"), lambda text: text, [chosen.evidence], lambda e: None
-    )
-    assert any("shares 13 words" in reason for reason in drops) and kept
+    assert [evidence for _, _, evidence in found] == ["a", "b"]
 
 
-def test_held_out_cases_share_nothing_with_training(made: datasets.Dataset):
-    forbidden = set().union(*(shingles(t) for t in suite_texts("deacon")))
-    assert all(forbidden.isdisjoint(shingles(e.text())) for e in made.train)
-    assert not [d for d in made.card["drops"] if "shares" in d and "decision" not in d]
+def test_two_decisions_at_once_have_one_evidence() -> None:
+    both = assistant(called("gt nudge nux 'go'", "2"), called("gt nudge slit 'go'", "3"))
+    found = decided(assistant(called("cat a", "1")), user(answered("a", "1")), both)
+    assert [evidence for _, _, evidence in found] == ["a", ""]
 
 
-def test_a_filter_of_a_third_party_is_counted(captured: Town):
-    def judge(example: Example) -> Verdict | None:
-        return Verdict(False, "not today") if example.kind == "chat" else None
-
-    with Store(captured) as store:
-        _, drops, _ = datasets.build(store.sessions("deacon"), load_profile("deacon"), lambda t: t, [], judge)
-    assert drops["chat: not today"] == 10
-
-
-def test_a_changed_dataset_is_refused(made: datasets.Dataset):
-    path = made.folder / "train.jsonl"
-    path.write_text(path.read_text().replace("nudge", "nudgd", 1))
-    with pytest.raises(NonRetriableError, match="not those of the card"):
-        datasets.read(made.folder)
-
-
-def test_a_folder_of_something_else_is_left_alone(captured: Town, tmp_path: Path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="no dataset"):
-        build_dataset(captured, "deacon", tmp_path / "mine")
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("", ""),
+        ("It idles. So I nudge it.", "It idles."),
+        ("It idles for 3.5 hours! Nudge.", "It idles for 3.5 hours!"),
+        ("two\n lines", "two lines"),
+        ('{"reason": "idle 50m. Yes.", "action": "nudge"}', "idle 50m. Yes."),
+        ('{"reason": 7}', '{"reason": 7}'),
+        ("[1]", "[1]"),
+        ("x" * 300, "x" * 160),
+    ],
+)
+def test_the_reason_is_the_sessions_own(words: str, reason: str) -> None:
+    assert stated_reason(words) == reason
 
 
-def test_what_a_reason_is():
-    assert stated_reason('{"reason": "dead", "action": "x"}') == "dead"
-    assert stated_reason("It is dead. So I act.") == "It is dead."
-    assert len(stated_reason("a" * 500)) == 160
+# -- examples ---------------------------------------------------------------------------------------
 
 
-def test_the_control_has_the_same_answers_dealt_out(made: datasets.Dataset):
-    before = sorted(a for e in made.train for a in e.actions)
-    mixed = shuffled(made.train, 3)
-    after = [m.blocks[0]["text"] for e in mixed for m in e.conversation.messages if m.role == "assistant"]
-    assert sorted(json.loads(a)["action"] for a in after) == before
-    plain = [
-        m.blocks[0]["text"]
-        for e in made.train
-        if e.kind == "decision"
-        for m in e.conversation.messages
-        if m.role == "assistant"
+def test_a_session_becomes_a_chat_and_its_decisions() -> None:
+    examples, drops, prime = build(stored(session(*PATROL)))
+    assert [(e.id, e.kind, e.actions) for e in examples] == [
+        ("s1/chat", "chat", ()),
+        ("s1/decisions", "decision", ("nudge", "create-cleanup-wisp")),
     ]
-    assert after != plain and sorted(after) == sorted(plain)
+    chat, asked = (e.conversation for e in examples)
+    assert chat.system == asked.system == DEACON.system and chat.prime == asked.prime == prime == "slim of 29"
+    assert [t.name for t in chat.tools] == ["Bash"] and asked.tools == ()
+    assert [json.loads(m.blocks[0]["text"]) for m in asked.messages if m.role == "assistant"] == [
+        {"reason": "It waits.", "action": "nudge"},
+        {"reason": "slit is dead", "action": "create-cleanup-wisp"},
+    ]
+    first = asked.messages[0].blocks[0]["text"]
+    assert first.startswith("Nothing on hook\n\nnux is idle") and "Nudged" not in str(asked.messages)
+    assert not drops
 
 
-@pytest.mark.slow
-def test_training_goes_on_after_a_kill_as_if_nothing_had_been(
-    captured: Town, made: datasets.Dataset, isolated: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    recipe = load_recipe("tiny", epochs=1.0, checkpoint_steps=2, batch_tokens=3000)
-    home = isolated / ".models"
-    whole = train(Request(captured, home, "deacon", "tiny", made.folder, recipe, threads=1), print)
-    words = [sys.executable, "-m", "gt_plugins.cli.model", "train", "deacon", "--town", str(captured.root)]
-    config = isolated / "recipe.toml"
-    config.write_text("epochs = 1.0\ncheckpoint_steps = 2\nbatch_tokens = 3000\n")
-    words += ["--dataset", str(made.folder), "--threads", "1", "--model", "gt-ft-killed"]
-    words += ["--models", str(home), "--config", str(config)]
-    child = subprocess.Popen(words, env=os.environ.copy(), stderr=subprocess.DEVNULL)
-    jobs = captured.checkpoints_dir
-    deadline = time.monotonic() + 120
-    while not [p for p in jobs.glob("*/checkpoints/step-*") if whole.job.id not in str(p)]:
-        assert time.monotonic() < deadline and child.poll() is None
-        time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    done = subprocess.run([*words, "--resume", "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-800:]
-    version = json.loads(done.stdout)["version"]
-    curve = home / version.replace(":", "/") / "training" / "curve.json"
-    assert json.loads(curve.read_text()) == list(whole.trained.losses)
+def test_a_decision_is_asked_as_a_suite_asks_it() -> None:
+    """The ids of a decision's question are those of the gate's request for such a case."""
+    examples, _, _ = build(stored(session(*PATROL)), slim=lambda _: "You watch the town.")
+    asked = next(e for e in examples if e.kind == "decision").conversation
+    evidence = asked.messages[0].blocks[0]["text"].partition("\n\nAllowed: ")[0]
+    case = replace(held_out_cases("deacon")[0], evidence=evidence)
+    live = from_request(decision_body("m", DEACON.system, "You watch the town.", case))
+    renderer = Renderer.from_folder(SHIPPED)
+    row = renderer.rows(asked, TINY)[0]
+    assert row.ids[: row.spans[0][0]] == renderer.request(live, TINY).ids
 
 
-def test_a_dataset_for_another_role_is_refused(captured: Town, made: datasets.Dataset, isolated: Path):
-    request = Request(captured, isolated, "witness", "tiny", made.folder, load_recipe("tiny"))
-    with pytest.raises(UserError, match="for deacon, not for witness"):
-        train(request, print)
+def test_turns_outside_the_fence_are_shown_and_never_taught() -> None:
+    steps = (
+        ("", "gt hook", "empty"),
+        ("", "rm -rf build", ""),
+        ("", "gt nudge --all 'x'", "?"),
+        ("Done.", "", ""),
+    )
+    examples, drops, _ = build(stored(session(*steps)))
+    assert drops["turn: outside the fence"] == 2
+    chat = examples[0]
+    assert chat.silent == (3, 5) and len(chat.conversation.messages) == 8
+    row = Renderer.from_folder(SHIPPED).rows(chat.conversation, TINY, chat.silent)[0]
+    assert len(row.spans) == 2
+
+
+def test_a_tool_that_the_role_has_not_is_outside_the_fence() -> None:
+    odd = session(("", "gt hook", "empty"), ("Done.", "", ""))
+    calls = ({"type": "tool_use", "id": "1", "name": "Write", "input": {"path": "x"}},)
+    turns = (*odd.turns, replace(odd.turns[2], id="w", blocks=calls))
+    examples, drops, _ = build(stored(replace(odd, turns=turns)))
+    assert drops == {"turn: outside the fence": 1} and len(examples[0].silent) == 1
+
+
+def test_every_drop_has_a_reason() -> None:
+    silent = session(("", "rm x", ""), name="s2")
+    mute = replace(session(name="s3"), turns=session(name="s3").turns[:2])
+    blind = session(NUDGE, name="s4")
+    again = replace(session(*PATROL), id="s5")
+    examples, drops, _ = build(*map(stored, (session(*PATROL), silent, mute, blind, again)))
+    assert drops == {
+        "turn: outside the fence": 1,
+        "chat: nothing in it that the role may do": 1,
+        "session: no reply in it": 1,
+        "decision: no evidence before it": 1,
+        "chat: same as another": 1,
+        "decision: same as another": 2,
+    }
+    assert [e.id for e in examples] == ["s1/chat", "s1/decisions", "s4/chat"]
+
+
+@pytest.mark.parametrize("outcome", ["bad", "rejected", "reopened", "abandoned"])
+def test_what_went_badly_does_not_train(outcome: str) -> None:
+    examples, drops, _ = build(stored(session(*PATROL), outcome), filters=gt_dataset_filters)
+    assert examples == [] and drops == {f"chat: outcome {outcome}": 1, f"decision: outcome {outcome}": 2}
+
+
+def test_what_our_own_models_did_does_not_train() -> None:
+    examples, drops, _ = build(stored(session(*PATROL), tuned=True), filters=gt_dataset_filters)
+    assert examples == [] and drops["chat: session of a tuned model"] == 1
+    kept, _, _ = build(stored(session(*PATROL), "good"), filters=gt_dataset_filters)
+    assert len(kept) == 2
+
+
+def test_a_third_partys_filter_drops_with_its_own_words() -> None:
+    def no_slit(example: dataset.Example) -> Verdict | None:
+        return Verdict("slit" not in example.text(), "about slit")
+
+    examples, drops, _ = build(stored(session(*PATROL)), filters=no_slit)
+    assert [e.actions for e in examples] == [("nudge",)]
+    assert drops == {"chat: about slit": 1, "decision: about slit": 1}
+    _, drops, _ = build(stored(session(*PATROL)), filters=lambda _: Verdict(False))
+    assert drops == {"chat: a filter": 1, "decision: a filter": 2}
+
+
+def test_the_newest_prime_is_the_datasets() -> None:
+    early = session(*PATROL, prime="# Deacon: early", started="2026-03-01T08:00:00Z")
+    late = session(NUDGE, prime="# Deacon: late", name="s2", started="2026-03-02T08:00:00Z")
+    none = session(NUDGE, prime="", name="s3", started="2026-03-03T08:00:00Z")
+    for order in ((early, late, none), (none, late, early)):
+        assert build(*map(stored, order), slim=lambda stock: stock)[2] == "# Deacon: late"
+
+
+# -- held out ---------------------------------------------------------------------------------------
+
+
+def sides() -> tuple[list[str], list[str]]:
+    beads = [f"dm-{n}" for n in range(200)]
+    return [b for b in beads if not held_out(b)], [b for b in beads if held_out(b)]
+
+
+def test_one_in_ten_is_held_out_for_ever() -> None:
+    _, rest = sides()
+    assert 8 <= len(rest) <= 40
+    assert held_out("dm-7") == held_out("dm-7") and [b for b in rest if not held_out(b)] == []
+
+
+def test_a_bead_is_never_on_both_sides() -> None:
+    train, rest = sides()
+
+    def worked(name: str, *beads: str) -> dataset.Example:
+        steps = (("", f"cat reports/{name}.txt", f"report of {name}"), NUDGE)
+        return stored(session(*steps, name=name, beads=beads))  # type: ignore[return-value]
+
+    examples, drops, _ = build(
+        worked("a", train[0]),
+        worked("b", train[0], train[1]),
+        worked("c", rest[0]),
+        worked("d", train[1], rest[0]),
+        worked("e", rest[0], rest[1]),
+    )  # type: ignore[arg-type]
+    assert drops == {
+        "chat: its beads are on both sides of the split": 1,
+        "decision: its beads are on both sides of the split": 1,
+    }
+    outside = {bead for e in examples if held_out(e.units[0]) for bead in e.beads}
+    inside = {bead for e in examples if not held_out(e.units[0]) for bead in e.beads}
+    assert inside == {train[0], train[1]} and outside == {rest[0], rest[1]}
+
+
+# -- overlap ----------------------------------------------------------------------------------------
+
+words = st.lists(st.sampled_from("alpha beta gamma delta one two 7".split()), max_size=40)
+
+
+@settings(max_examples=50, deadline=None)
+@given(words, st.integers(0, 30))
+def test_shingles_are_every_stretch_of_that_many_words(found: list[str], start: int) -> None:
+    text = " ".join(found)
+    assert len(shingles(text)) <= max(0, len(found) - OVERLAP_WORDS + 1)
+    stretch = found[start : start + OVERLAP_WORDS]
+    shared = shingles(f"before: {', '.join(w.upper() for w in stretch)}! after") & shingles(text)
+    assert bool(shared) or len(stretch) < OVERLAP_WORDS
+
+
+def test_an_example_that_shares_words_with_a_suite_is_dropped_and_counted() -> None:
+    evidence = held_out_cases("deacon")[0].evidence
+    assert len(evidence.split()) > OVERLAP_WORDS
+    planted = (("", "cat reports/03.txt", f"Yesterday:\n{evidence.upper()}\nand so on"), NUDGE)
+    clean, none, _ = build(stored(session(*PATROL)), suite=suite_texts("deacon"))
+    assert len(clean) == 2 and not none
+    examples, drops, _ = build(stored(session(*PATROL, *planted)), suite=suite_texts("deacon"))
+    reason = f"shares {OVERLAP_WORDS} words with a suite"
+    assert drops == {f"chat: {reason}": 1, f"decision: {reason}": 1}
+    assert [e.actions for e in examples] == [("nudge", "create-cleanup-wisp")]
+
+
+def test_other_roles_suites_do_not_count() -> None:
+    texts = set(suite_texts("deacon"))
+    assert texts == {c.evidence for c in held_out_cases("deacon")}
+    assert set(suite_texts("crew")) == set()
+
+
+# -- from a corpus ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", POLICIES)
+def test_the_teachers_sessions_come_back_with_their_role(town: Town, tmp_path: Path, role: str) -> None:
+    found = played(town, tmp_path / "projects", role)
+    with Store(town) as store:
+        kept = {s.session.id: s.session for s in store.sessions(role)}
+        assert set(kept) == {w.session_id for w in found}
+        others = [s for other in POLICIES if other != role for s in store.sessions(other)]
+        assert others == []
+    for written in found:
+        read = kept[written.session_id]
+        assert read.role == role and read.models == ("sim-teacher-1",)
+        asked = [
+            json.loads(b["text"])["action"]
+            for t in read.turns
+            for b in t.blocks
+            if b.get("text", "")[:1] == "{"
+        ]
+        assert asked == [s.action for s in written.situations]
+        assert not [k for k in read.counts if not k.startswith("line:")], read.counts
+
+
+def test_a_dataset_of_the_teachers_sessions(town: Town, tmp_path: Path) -> None:
+    found = played(town, tmp_path / "projects", decisions=20)
+    made = build_dataset(town, "deacon", tmp_path / "data")
+    assert len(made.card["sessions"]) == 5 and made.card["models"] == ["sim-teacher-1"]
+    examples = (*made.train, *made.heldout)
+    assert (
+        sum(len(e.actions) for e in examples) + made.card["drops"].get("decision: same as another", 0) >= 18
+    )
+    replies = [m for e in examples for m in e.conversation.messages if m.role == "assistant"]
+    said_there = {b["text"] for m in replies for b in m.blocks if b["type"] == "text"}
+    lost = {decision_text("deacon", s) for w in found for s in w.situations} - said_there
+    assert not lost or made.card["drops"]
+    assert all(e.silent == () for e in examples)
+    assert made.prime and "<gt-prime" not in made.prime and "patrol" in made.prime.lower()
+    with Store(town) as store:
+        stock = [dataset.prime_of(s.session.turns) for s in store.sessions("deacon")]
+    assert made.prime in {prime_in(slim(t, "deacon", tokens=240, rules=DEACON.rules).text) for t in stock}
+
+
+def test_a_prime_is_made_small_without_its_tags(town: Town) -> None:
+    stock = "# Deacon Context\n\nrole:deacon\n" + "Much to read.\n" * 200
+    made = slimmer(town, DEACON, "tiny")(stock)
+    assert made and "gt-prime" not in made
+    assert slimmer(town, DEACON, "/models/other")(stock) != ""
+
+
+def test_there_must_be_a_corpus(town: Town, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"corpus\.db: no corpus yet; run `gt corpus sweep` first"):
+        build_dataset(town, "deacon", tmp_path / "data")
+    assert not (tmp_path / "data").exists() and not town.corpus_dir.exists()

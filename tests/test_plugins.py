@@ -130,7 +130,7 @@ def test_its_evidence_and_its_filter_keep_examples_out(site: Site) -> None:
 
     def example(text: str, outcome: str = "") -> Example:
         asked = conversation([user(said(text))])
-        return Example("1", "chat", "deacon", "s", "", outcome, False, (), asked)
+        return Example("1", "chat", "deacon", "s", (), outcome, False, (), asked)
 
     site.install_example()
     assert "The kiln of nux is on fire." in set(suite_texts("deacon"))

@@ -55,7 +55,7 @@ class Example:
     """``chat`` or ``decision``."""
     role: str
     session: str
-    bead: str
+    beads: tuple[str, ...]
     outcome: str
     tuned: bool
     models: tuple[str, ...]
@@ -65,9 +65,9 @@ class Example:
     """The decisions asked for, one for each answer; empty for a chat."""
 
     @property
-    def unit(self) -> str:
-        """What a split may not cut through."""
-        return self.bead or self.session
+    def units(self) -> tuple[str, ...]:
+        """What a split may not cut through: the beads that were worked on, else the session."""
+        return self.beads or (self.session,)
 
     def text(self) -> str:
         """All that is said in it, for comparing and hashing."""
@@ -85,7 +85,7 @@ class Example:
             "kind": self.kind,
             "role": self.role,
             "session": self.session,
-            "bead": self.bead,
+            "beads": list(self.beads),
             "outcome": self.outcome,
             "models": list(self.models),
             "actions": list(self.actions),
@@ -165,6 +165,8 @@ def _why_not(
     verdict = filters(example)
     if verdict is not None and not verdict.keep:
         return verdict.reason or "a filter"
+    if len({held_out(unit) for unit in example.units}) > 1:
+        return "its beads are on both sides of the split"
     digest = _evidence_hash(example)
     if digest in seen:
         return "same as another"
@@ -195,13 +197,12 @@ def examples_of(
     if not any(m.role == "assistant" for m in conversation.messages):
         drops["session: no reply in it"] += 1
         return
-    bead = session.beads[0] if session.beads else ""
     whole = Example(
         f"{session.id}/chat",
         "chat",
         profile.role,
         session.id,
-        bead,
+        session.beads,
         stored.outcome,
         stored.tuned,
         session.models,
@@ -314,8 +315,8 @@ def write(
     foreign = [name for name in found if name not in FILES and not name.endswith(".tmp")]
     if foreign and "card.json" not in found:
         raise UserError(in_file(folder, "", "is not empty and no dataset", "choose a new folder"))
-    train = tuple(e for e in examples if not held_out(e.unit))
-    rest = tuple(e for e in examples if held_out(e.unit))
+    train = tuple(e for e in examples if not held_out(e.units[0]))
+    rest = tuple(e for e in examples if held_out(e.units[0]))
     private_dir(folder)
     (folder / "card.json").unlink(missing_ok=True)
     write_jsonl(folder / "train.jsonl", (e.to_json() for e in train))
@@ -398,7 +399,7 @@ def example_from(value: Mapping[str, Any]) -> Example:
         value["kind"],
         value["role"],
         value["session"],
-        value["bead"],
+        tuple(value["beads"]),
         value["outcome"],
         False,
         tuple(value["models"]),

@@ -1,0 +1,166 @@
+"""A dataset's folder: whole or refused, private, the same as it was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpus_helpers import modes
+from dataset_helpers import NUDGE, PATROL, build, renamed, rewrite, session, stored, write
+from hypothesis import given, settings
+from rendering_helpers import texts
+from typer.testing import CliRunner
+
+from gt_plugins.corpus import dataset
+from gt_plugins.corpus.dataset import Example, held_out
+from gt_plugins.errors import FinetuneError, NonRetriableError, UserError
+from gt_plugins.town.root import Town
+
+
+def examples(count: int = 30) -> list[Example]:
+    """Examples of as many sessions, some of them held out."""
+    one = build(stored(session(*PATROL)))[0]
+    return [renamed(e, f"s{n}") for n in range(count) for e in one]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "data", examples(), drops={"chat: same as another": 2})
+    return tmp_path / "data"
+
+
+def test_it_is_read_back_as_it_was_written(folder: Path) -> None:
+    made = dataset.read(folder)
+    assert made.role == "deacon" and made.prime == "You watch."
+    by_id = {e.id: e.to_json() for e in (*made.train, *made.heldout)}
+    assert by_id == {e.id: e.to_json() for e in examples()}
+    assert made.heldout and all(held_out(e.session) for e in made.heldout)
+    assert not any(held_out(e.session) for e in made.train)
+    assert made.card["drops"] == {"chat: same as another": 2} and made.card["budget"] == "tiny"
+    assert made.card["decisions"]["train"] == sum(len(e.actions) for e in made.train)
+    assert made.card["actions"]["nudge"] == sum(e.kind == "decision" for e in made.train)
+    assert dataset.card_summary(made)["folder"] == str(folder)
+
+
+def test_its_name_is_what_stands_in_it(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", examples())
+    assert write(tmp_path / "b", examples()).hash == first.hash
+    assert write(tmp_path / "c", examples(29)).hash != first.hash
+    assert write(tmp_path / "d", examples(), prime="Other.").hash != first.hash
+
+
+def test_it_is_private(folder: Path) -> None:
+    assert set(modes(folder).values()) == {"0o600"} and folder.stat().st_mode & 0o777 == 0o700
+
+
+@settings(max_examples=20, deadline=None)
+@given(texts, texts)
+def test_any_text_comes_back(tmp_path_factory: Any, one: str, other: str) -> None:
+    steps = (("", "cat x", f"{one}\u2028\x85\x0c{other}"), (other, *NUDGE[1:]))
+    found = build(stored(session(*steps)))[0]
+    again = dataset.read(write(tmp_path_factory.mktemp("data"), found).folder)
+    assert [e.to_json() for e in (*again.train, *again.heldout)] == [e.to_json() for e in found]
+
+
+def refused(folder: Path, kind: type[FinetuneError], *words: str) -> None:
+    with pytest.raises(kind) as caught:
+        dataset.read(folder)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "heldout.jsonl", "prime.txt"])
+def test_a_file_that_was_changed_is_refused(folder: Path, name: str) -> None:
+    with (folder / name).open("a") as handle:
+        handle.write(" ")
+    refused(folder, NonRetriableError, str(folder), "not those of the card")
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "heldout.jsonl", "prime.txt"])
+def test_a_file_that_is_gone_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    refused(folder, UserError, str(folder), "not a whole dataset")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "7", '"card"'])
+def test_a_card_that_is_none_is_refused(folder: Path, text: str) -> None:
+    (folder / "card.json").write_text(text)
+    with pytest.raises(FinetuneError, match=r"not a whole dataset|not those of the card"):
+        dataset.read(folder)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, UserError, "card.json", "gt corpus dataset --role R --out DIR")
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "x"}', "", '{"id": "x", "messages": 7}'])
+def test_a_line_that_is_no_example_is_named(folder: Path, line: str) -> None:
+    lines = (folder / "train.jsonl").read_text().split("\n")
+    (folder / "train.jsonl").write_text("\n".join([lines[0], line, *lines[1:]]))
+    rewrite(folder / "card.json", lambda card: card.update(hash=dataset.files_hash(folder)))
+    refused(folder, UserError, "train.jsonl: line 2: not an example")
+
+
+def test_it_is_built_anew_over_an_old_one(folder: Path) -> None:
+    made = write(folder, examples(5))
+    assert dataset.read(folder).hash == made.hash and sorted(p.name for p in folder.iterdir()) == sorted(
+        dataset.FILES
+    )
+
+
+def test_what_a_kill_left_is_written_over(folder: Path) -> None:
+    (folder / "card.json").unlink()
+    (folder / ".train.jsonl.abc.tmp").write_text("half")
+    refused(folder, UserError, "card.json")
+    assert write(folder, examples(5)).train
+    assert dataset.read(folder).train
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "novel.txt").write_text("dear")
+    with pytest.raises(UserError, match="is not empty and no dataset; choose a new folder"):
+        write(tmp_path, examples(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["novel.txt"]
+
+
+# -- the command ------------------------------------------------------------------------------------
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    from gt_plugins.cli.common import new_app
+    from gt_plugins.cli.corpus_dataset import register
+
+    app = new_app("corpus", "")
+    register(app)
+    app.callback()(lambda: None)
+    done = CliRunner().invoke(app, ["dataset", *words])
+    return done.exit_code, done.output, f"{type(done.exception).__name__}: {done.exception}"
+
+
+def test_the_command_tells_counts_and_drops(town: Town, tmp_path: Path) -> None:
+    from dataset_helpers import played
+
+    played(town, tmp_path / "projects")
+    out = tmp_path / "data"
+    code, text, told = run("--role", "deacon", "--out", str(out), "--town", str(town.root), "--json")
+    assert code == 0, told
+    card = json.loads(text)
+    assert card["folder"] == str(out) and card["hash"] == dataset.read(out).hash
+    code, text, _ = run("--role", "deacon", "--out", str(out), "--town", str(town.root))
+    assert code == 0 and "decisions asked" in text and f"dataset {card['hash'][:12]}  from 3 sessions" in text
+
+
+def test_a_role_without_sessions_is_said(town: Town, tmp_path: Path) -> None:
+    from dataset_helpers import played
+
+    played(town, tmp_path / "projects")
+    words = ("--out", str(tmp_path / "data"), "--town", str(town.root))
+    code, _, told = run("--role", "boot", *words)
+    assert code == 1 and told.startswith("UserError: no example of boot was left to train on")
+    code, _, told = run("--role", "king", *words)
+    assert told.startswith("UserError: unknown role 'king'")
+    code, _, told = run("--role", "refinery", *words)
+    assert told.startswith("UserError: no profile for role 'refinery'")
