@@ -11,6 +11,7 @@ import pytest
 
 from gt_plugins import hookspecs
 from gt_plugins.plugins import BUILT_IN
+from gt_plugins.training.recipe import TINY_RECIPE, Recipe
 from tests import docs_help
 
 REPO = Path(__file__).parent.parent
@@ -70,6 +71,23 @@ def test_commands_that_a_page_names_exist(path: Path):
             if spoken not in known:
                 wrong.append(spoken)
     assert not wrong
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+def test_the_training_page_has_the_recipes_numbers():
+    """Each row of the recipe's table: key or keys, the tiny base's value, the others'."""
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \| (.*?) \|", (DOCS / "training.md").read_text(), re.MULTILINE)
+    written = {}
+    for names, tiny, other in rows:
+        keys = re.findall(r"`(\w+)`", names)
+        values = zip(re.split(r", ", tiny), re.split(r", ", other), strict=True)
+        written.update(zip(keys, values, strict=True))
+    recipes = (TINY_RECIPE.to_json(), Recipe().to_json())
+    found = {key: tuple(f"{r[key]:,}" if r[key] != "none" else "none" for r in recipes) for key in recipes[0]}
+    plain = {key: tuple(re.sub(r"\.0$", "", value) for value in values) for key, values in found.items()}
+    assert written == plain
 
 
 # -- pages and links ------------------------------------------------------------------------------

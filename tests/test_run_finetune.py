@@ -81,7 +81,7 @@ def test_it_trains_a_version_without_a_town(tmp_path: Path):
     answer = Message("assistant", ({"type": "text", "text": '{"reason": "task none", "action": "no-op"}'},))
     talk = Conversation("You are the deacon.", (), "", (asked, answer))
     examples = [
-        Example(f"s{i}/0", "decision", "deacon", f"s{i}", "", "unknown", False, ("m",), talk, (), ("no-op",))
+        Example(f"s{i}/0", "decision", "deacon", f"s{i}", (), "unknown", False, ("m",), talk, (), ("no-op",))
         for i in range(4)
     ]
     write(tmp_path / "data", "deacon", examples, {}, "", "tiny")
