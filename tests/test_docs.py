@@ -105,6 +105,16 @@ def test_links_lead_somewhere(path: Path):
         assert (path.parent / target).exists(), target
 
 
+def test_what_the_coverage_page_points_at_is_there():
+    text = (DOCS / "coverage.md").read_text()
+    named = re.findall(
+        r"`([\w./*-]+)`", "\n".join(line for line in text.splitlines() if line.startswith("| "))
+    )
+    paths = [name for name in named if "/" in name or name.endswith((".py", ".toml"))]
+    assert len(paths) > 60
+    assert not [name for name in paths if not [*REPO.glob(name), *(REPO / "gt_plugins").glob(name)]]
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=ids)
 def test_pages_are_plain(path: Path):
     text = path.read_text()
