@@ -10,12 +10,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import pluggy
 
 from . import hookspecs
+from .errors import FinetuneError
 
 BUILT_IN = (
     "gt_plugins.transcripts.claude",
@@ -89,6 +92,47 @@ def _add(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         if manager.get_plugin(name) is plugin:
             manager.unregister(plugin)
         raise
+
+
+def answers(hook: str, **arguments: Any) -> list[Any]:
+    """What each plugin answers to a hook, built-ins first. One that raises is told on stderr and left out."""
+    found = []
+    for name, call in _calls(hook, arguments):
+        try:
+            found.append(call())
+        except Exception as error:
+            print(f"gt-plugins: {_failed(name, hook, error)}; it was left out", file=sys.stderr)
+    return found
+
+
+def all_answers(hook: str, **arguments: Any) -> list[Any]:
+    """What every plugin answers to a hook that none may drop out of (scrubbing, required suites).
+
+    Raises FinetuneError naming the plugin that raised."""
+    found = []
+    for name, call in _calls(hook, arguments):
+        try:
+            found.append(call())
+        except FinetuneError:
+            raise
+        except Exception as error:
+            raise FinetuneError(
+                f"{_failed(name, hook, error)}; leave it out with GT_PLUGINS_DISABLE"
+            ) from error
+    return found
+
+
+def _calls(hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each implementation of a hook, ready to be called, in the order of registration."""
+    for implementation in getattr(plugin_manager().hook, hook).get_hookimpls():
+        if implementation.hookwrapper or implementation.wrapper:
+            continue
+        values = [arguments[name] for name in implementation.argnames]
+        yield implementation.plugin_name, partial(implementation.function, *values)
+
+
+def _failed(name: str, hook: str, error: Exception) -> str:
+    return f"plugin {name}: {hook} failed: " + " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def list_plugins() -> list[PluginInfo]:

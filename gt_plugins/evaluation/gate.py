@@ -123,10 +123,9 @@ def candidate_for(home: Path, version: Version, role: str, town: Town, settings:
 
 def required_suites(role: str) -> tuple[str, ...]:
     """Names of the suites that plugins require for a role, each once, built-ins first."""
-    from ..plugins import plugin_manager
+    from .suites import all_suites
 
-    offered = reversed(plugin_manager().hook.gt_eval_suites())
-    suites = [suite for group in offered for suite in group]
+    suites = all_suites()
     return tuple(dict.fromkeys(s.name for s in suites if s.required and role in s.roles))
 
 

@@ -53,9 +53,9 @@ def decision_body(
 
 def all_suites() -> list[Suite]:
     """Every suite that plugins offer, built-ins first. Raises UserError where two share a name."""
-    from ..plugins import plugin_manager
+    from ..plugins import all_answers
 
-    suites = [s for offered in reversed(plugin_manager().hook.gt_eval_suites()) for s in offered]
+    suites = [s for offered in all_answers("gt_eval_suites") for s in offered]
     names = [s.name for s in suites]
     for name in names:
         if names.count(name) > 1:

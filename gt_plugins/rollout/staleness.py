@@ -75,10 +75,10 @@ def _digest(path: Path) -> str:
 
 def signals(town: Town, role: str) -> dict[str, str]:
     """Every plugin's signals that concern a role: what the trainer records as ``meta["signals"]``."""
-    from ..plugins import plugin_manager
+    from ..plugins import answers
 
     found: dict[str, str] = {}
-    for offered in plugin_manager().hook.gt_staleness_signals(town=town):
+    for offered in answers("gt_staleness_signals", town=town):
         found.update(offered)
     return {name: found[name] for name in sorted(found) if _concerns(name, role)}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..durable import write_json
 from ..errors import NonRetriableError, in_file
 from .recipe import Recipe
 
@@ -92,9 +94,12 @@ def adapter_state(model: Any) -> dict[str, torch.Tensor]:
 
 
 def set_adapter_state(model: Any, state: dict[str, torch.Tensor]) -> None:
-    """Put weights from ``adapter_state`` back."""
+    """Put weights from ``adapter_state`` back. Raises NonRetriableError where they are another adapter's."""
     from peft import set_peft_model_state_dict
 
+    wanted = {name: tensor.shape for name, tensor in adapter_state(model).items()}
+    if wanted != {name: tensor.shape for name, tensor in state.items()}:
+        raise NonRetriableError("these weights are another adapter's: names or shapes are not this one's")
     set_peft_model_state_dict(model, state)
 
 
@@ -115,8 +120,8 @@ def token_loss(
 
 def save_adapter(model: Any, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors as peft writes them; no pickle, no base path."""
-    config = model.peft_config["default"]
-    config.base_model_name_or_path = None
     model.save_pretrained(str(folder), safe_serialization=True)
-    for extra in ("README.md",):
-        (folder / extra).unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, config | {"base_model_name_or_path": None})  # peft puts the base's local path in
+    (folder / "README.md").unlink(missing_ok=True)

@@ -43,7 +43,6 @@ class TranscriptSource:
 
 def transcript_sources() -> list[TranscriptSource]:
     """All registered readers, built-ins first."""
-    from ..plugins import plugin_manager
+    from ..plugins import answers
 
-    found = plugin_manager().hook.gt_transcript_sources()
-    return [source for sources in reversed(found) for source in sources]
+    return [source for sources in answers("gt_transcript_sources") for source in sources]

@@ -62,10 +62,9 @@ class _Found:
 
 def collect_layers(policy: Policy) -> list[Layer]:
     """The layers of every plugin, ours included, in the order they run."""
-    from ...plugins import plugin_manager
+    from ...plugins import all_answers
 
-    offered = plugin_manager().hook.gt_scrub_layers(policy=policy)
-    return [layer for layers in offered for layer in layers]
+    return [layer for layers in all_answers("gt_scrub_layers", policy=policy) for layer in layers]
 
 
 class Scrubber:

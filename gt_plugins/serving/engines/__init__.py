@@ -58,10 +58,9 @@ class EngineFactory:
 
 def engine_factories() -> list[EngineFactory]:
     """Every engine that plugins offer, built-ins first."""
-    from ...plugins import plugin_manager
+    from ...plugins import answers
 
-    found = plugin_manager().hook.gt_serving_engines()
-    return [factory for offered in reversed(found) for factory in offered]
+    return [factory for offered in answers("gt_serving_engines") for factory in offered]
 
 
 def load_engine(
