@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +13,11 @@ from gt_plugins.evaluation.builtin import GROUPS, held_out_cases
 from gt_plugins.roles.profile import load_profile
 from gt_plugins.sim.documents import INVENTED_ROLES, document
 from gt_plugins.sim.invented import invented_role
-from gt_plugins.sim.phrases import COMMON, PHRASES, WIDE
+from gt_plugins.sim.phrases import COMMON, PHRASES, WIDE, fact_phrase, number_words
 from gt_plugins.sim.phrases_prose import PROSE
+from gt_plugins.sim.phrases_talk import TALK
 from gt_plugins.sim.phrases_unseen import UNSEEN
-from gt_plugins.sim.reports import role_report
+from gt_plugins.sim.reports import LAYOUTS, role_report
 from gt_plugins.sim.situations import POLICIES, situations, stream
 from gt_plugins.sim.teacher import Teacher, decision_command, patrol_steps
 from gt_plugins.town.roles import ROLES
@@ -50,9 +54,9 @@ def test_polecats_read_nothing_above_their_folder():
 def test_pools_are_apart():
     for kind, by_value in UNSEEN.items():
         for value, templates in by_value.items():
-            known = {t.lower() for pool in (COMMON, WIDE, PROSE) for t in pool[kind][value]}
+            known = {t.lower() for pool in (COMMON, WIDE, PROSE, TALK) for t in pool[kind][value]}
             assert known.isdisjoint(t.lower() for t in templates)
-    assert set(PHRASES) == {"common", "wide", "prose", "unseen"}
+    assert set(PHRASES) == {"common", "wide", "prose", "talk", "unseen"}
 
 
 def test_pre_training_has_no_role_that_can_be_tuned():
@@ -89,3 +93,33 @@ def test_the_teacher_knows_where_it_is_from_the_request():
         if not any(b["type"] == "tool_use" for b in blocks):
             break
     assert said[:3] == ["gt hook", "ls reports", "cat reports/01.txt"] and len(said) == 6
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 10**6))
+def test_every_wording_of_talk_is_filled_and_means_one_value(seed: int):
+    rng = random.Random(seed)
+    slots = {"bead": "dm-1", "pid": 4711, "k": 3}
+    for kind, by_value in TALK.items():
+        said = {}
+        for value, templates in by_value.items():
+            number = rng.randrange(1, 60) if value == "n" else value
+            text = fact_phrase(kind, int(number) if str(number).isdigit() else number, "talk", rng, slots)
+            assert text and not re.search(r"\{|\[\w+\|", text) and len(templates) >= 40
+            assert said.setdefault(text.lower(), value) == value
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 10**6))
+def test_every_layout_names_the_agent_and_says_every_part(seed: int):
+    parts = [f"part{i}" for i in range(seed % 8 + 1)]
+    for pool, layouts in LAYOUTS.items():
+        for layout in layouts:
+            text = layout("demo/polecats/nux", list(parts), random.Random(seed)).lower()
+            assert "demo/polecats/nux" in text and all(text.count(p) == 1 for p in parts), pool
+
+
+def test_numbers_are_spelled():
+    assert number_words(1) == {"word": "one", "times": "once", "nth": "first"}
+    assert number_words(2)["times"] == "twice" and number_words(4)["times"] == "four times"
+    assert number_words(45)["word"] == "45" and number_words("alive") == {}

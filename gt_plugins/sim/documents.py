@@ -1,7 +1,7 @@
 """Text to pre-train the tiny base on: reading reports, invented roles' decisions and patrols, plain prose.
 
 Nothing here knows a rule of a role that can be tuned: decisions come from :mod:`gt_plugins.sim.invented`
-alone. Reports use the phrase pools ``common`` and ``wide``, never ``unseen``.
+alone. Reports use every phrase pool but ``unseen``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 
 from ..rendering.conversation import Conversation, Message, Tool
 from .invented import InventedRole, balanced_facts, invented_role
-from .reports import report
+from .reports import mixed_report, report
 from .situations import Situation, bead_id, random_facts, stream, target_for
 from .suite_text import decision_question
 from .teacher import DONE, LIST, report_name
 
-INVENTED_ROLES = 72
+INVENTED_ROLES = 600
 _KINDS = ("session", "idle", "task", "git", "nudges", "error", "mail")
 _BASH = (Tool("Bash", ("command",)),)
-_POOLS = ("common", "wide", "prose", "prose")
+_POOLS = ("common", "wide", "prose", "prose", "talk", "talk", "talk")
+_MIXED = 0.35
+"""The share of reports whose facts are worded from several pools."""
 
 _RULE_LINES = (
     "- One report, one decision, one command.",
@@ -95,6 +97,12 @@ def _reply(text: str, command: str = "") -> Message:
     return Message("assistant", tuple(blocks))
 
 
+def _any_report(situation: Situation, kinds: Sequence[str], rng: random.Random) -> str:
+    if rng.random() < _MIXED:
+        return mixed_report(situation, kinds, _POOLS, rng)
+    return report(situation, kinds, rng.choice(_POOLS), rng)
+
+
 def reading(rng: random.Random) -> Conversation:
     """Reports, each with a question for some of its facts; answered in the canonical wording."""
     messages = []
@@ -104,7 +112,7 @@ def reading(rng: random.Random) -> Conversation:
         told = kinds[: rng.choice((3, 5, 6, 7))]
         asked = told[: rng.randrange(1, len(told) + 1)]
         situation = Situation(target_for("witness", rng), random_facts(rng), "")
-        text = report(situation, told, rng.choice(_POOLS), rng)
+        text = _any_report(situation, told, rng)
         target = situation.target
         ask = rng.random()
         if ask < 0.2:
@@ -119,7 +127,7 @@ def _decision(role: InventedRole, rng: random.Random) -> tuple[str, str, str]:
     """Report, decision JSON, command."""
     facts, action = balanced_facts(role.policy, rng)
     situation = Situation(target_for("witness", rng), facts, action)
-    text = report(situation, role.policy.kinds, rng.choice(_POOLS), rng)
+    text = _any_report(situation, role.policy.kinds, rng)
     answer = json.dumps({"reason": facts.note(role.policy.kinds), "action": action})
     return text, answer, role.command(action, situation.target, facts)
 

@@ -1,8 +1,9 @@
-"""How reports word the facts: four pools of templates, kept apart.
+"""How reports word the facts: five pools of templates, kept apart.
 
 ``common``  what the example town's own reports use: training sessions and one group of held-out cases
 ``wide``    what the tiny base reads besides in pre-training, and a second group of held-out cases
 ``prose``   more of that, in freer sentences, written by an author who did not know ``unseen``
+``talk``    as different from these as could be thought of (docs/base.md says what its author knew)
 ``unseen``  sentences and layouts that neither pre-training nor tuning ever sees: the third group
 
 A template may hold alternatives in brackets, ``[session|pane]``, which are drawn at random.
@@ -16,9 +17,10 @@ from collections.abc import Mapping
 
 from .phrase_types import Phrases
 from .phrases_prose import PROSE
+from .phrases_talk import TALK
 from .phrases_unseen import UNSEEN
 
-POOLS = ("common", "wide", "prose", "unseen")
+POOLS = ("common", "wide", "prose", "talk", "unseen")
 _CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 
 # kind -> value (or "n" for a number, "0" and "1" where number words differ) -> templates
@@ -254,7 +256,7 @@ WIDE: Mapping[str, Phrases] = {
     },
 }
 
-PHRASES = {"common": COMMON, "wide": WIDE, "prose": PROSE, "unseen": UNSEEN}
+PHRASES = {"common": COMMON, "wide": WIDE, "prose": PROSE, "talk": TALK, "unseen": UNSEEN}
 
 
 def expand(template: str, rng: random.Random) -> str:
@@ -276,7 +278,22 @@ def fact_phrase(
     if key not in by_value:
         key = "n"
     text = expand(rng.choice(by_value[key]), rng)
-    return text.replace("{n}", str(value)).format_map(_Slots(slots)) if "{" in text else text
+    if "{" not in text:
+        return text
+    return text.replace("{n}", str(value)).format_map(_Slots({**number_words(value), **slots}))
+
+
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NTH = ("zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+
+
+def number_words(value: str | int) -> dict[str, str]:
+    """A number as ``{word}``, ``{times}`` and ``{nth}``: two, twice, second; digits where it is large."""
+    if not isinstance(value, int):
+        return {}
+    word = _WORDS[value] if value < len(_WORDS) else str(value)
+    times = {1: "once", 2: "twice"}.get(value, f"{word} times")
+    return {"word": word, "times": times, "nth": _NTH[value] if value < len(_NTH) else f"{value}th"}
 
 
 class _Slots(dict[str, object]):

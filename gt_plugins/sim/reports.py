@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from .phrases import expand, fact_phrase
 from .situations import POLICIES, Situation, bead_id
+from .talk_layouts import DISTRACTORS as _TALK_DISTRACTORS
+from .talk_layouts import LAYOUTS as _TALK_LAYOUTS
 
 Layout = Callable[[str, list[str], random.Random], str]
 
@@ -33,6 +35,7 @@ _DISTRACTORS = {
         "[otherwise|apart from that] [nothing to add|no remarks]",
         "[uptime|up since] {a}h",
     ),
+    "talk": _TALK_DISTRACTORS,
     "unseen": ("it is on build {a}.{b}", "memory at {p} MB", "this is cycle {p}"),
 }
 
@@ -110,22 +113,32 @@ LAYOUTS: dict[str, Sequence[Layout]] = {
     "common": (_lines, _dashed),
     "wide": (_agent_block, _prose, _log, _table, _braces),
     "prose": (_sentences, _joined, _numbered, _prose, _agent_block),
+    "talk": (*_TALK_LAYOUTS, _sentences, _prose),
     "unseen": (_watch_note, _letter),
 }
 
 
 def report(situation: Situation, kinds: Sequence[str], pool: str, rng: random.Random) -> str:
     """The situation in the words of one pool, facts in any order, with up to two facts of no importance."""
+    return _report(situation, kinds, lambda: pool, rng)
+
+
+def mixed_report(situation: Situation, kinds: Sequence[str], pools: Sequence[str], rng: random.Random) -> str:
+    """A report whose facts come each from a pool of its own, as styles mix in real ones."""
+    return _report(situation, kinds, lambda: rng.choice(pools), rng)
+
+
+def _report(situation: Situation, kinds: Sequence[str], pool: Callable[[], str], rng: random.Random) -> str:
     slots = {"bead": bead_id(rng), "pid": rng.randrange(1000, 99999), "k": rng.randrange(1, 12)}
-    parts = [fact_phrase(k, getattr(situation.facts, k), pool, rng, slots) for k in kinds]
+    parts = [fact_phrase(k, getattr(situation.facts, k), pool(), rng, slots) for k in kinds]
     for _ in range(rng.choice((0, 1, 1, 2))):
         numbers = {"a": rng.randrange(1, 40), "b": rng.randrange(10, 60), "p": rng.randrange(1000, 9999)}
-        text = expand(rng.choice(_DISTRACTORS[pool]), rng)
+        text = expand(rng.choice(_DISTRACTORS[pool()]), rng)
         for key, value in numbers.items():
             text = text.replace("{" + key + "}", str(value))
         parts.append(text)
     rng.shuffle(parts)
-    return rng.choice(LAYOUTS[pool])(situation.target, parts, rng)
+    return rng.choice(LAYOUTS[pool()])(situation.target, parts, rng)
 
 
 def role_report(role: str, situation: Situation, pool: str, rng: random.Random) -> str:
