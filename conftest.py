@@ -10,7 +10,7 @@ import pytest
 
 from gt_plugins.town.root import Town
 
-_CLEARED = ("GT_", "BD_", "BEADS_", "ANTHROPIC_", "CLAUDE", "NODE_OPTIONS")
+_CLEARED = ("GT_", "BD_", "BEADS_", "ANTHROPIC_", "CLAUDE", "CODEX_", "OPENCODE", "XDG_", "NODE_OPTIONS")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,6 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("GT_PLUGINS_LOAD", "")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     return home
 
 

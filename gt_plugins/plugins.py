@@ -22,6 +22,8 @@ from .errors import FinetuneError
 
 BUILT_IN = (
     "gt_plugins.transcripts.claude",
+    "gt_plugins.transcripts.codex",
+    "gt_plugins.transcripts.opencode",
     "gt_plugins.corpus.scrub.builtin",
     "gt_plugins.corpus.sources",
     "gt_plugins.corpus.filters",

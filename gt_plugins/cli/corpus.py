@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HELP = "The corpus: capture sessions with consent, scrub, search, label, build datasets, purge."
 MODULES = ("corpus_scrub", "corpus_dataset")
 LOG_BYTES = 1 << 20
-EXPECTED = ("line:", "attachment:")
+EXPECTED = ("line:", "attachment:", "event:")
 """Counts of what every transcript has; ``--json`` gives them, the table leaves them out."""
 app = new_app("corpus", HELP)
 

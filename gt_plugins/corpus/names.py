@@ -15,7 +15,8 @@ from ..transcripts.model import Session, Turn
 
 _PLAIN_ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(\.agent-[0-9a-f]{1,17})?|"
-    r"msg_[A-Za-z0-9_]{1,40}|(line|odd)-[0-9a-f]{24}"
+    r"msg_[A-Za-z0-9_]{1,40}|(line|odd)-[0-9a-f]{24}|"
+    r"ses_[0-9A-Za-z]{26}(\.ses_[0-9A-Za-z]{26})?|[0-9a-f-]{36}\.[0-9a-f-]{36}"
 )
 
 

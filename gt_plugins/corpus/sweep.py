@@ -122,6 +122,19 @@ def _asked(reader: Callable[[Path], T], path: Path) -> T:
         raise OSError(errno.EIO, f"its reader failed ({type(error).__name__})", str(path)) from None
 
 
+def _state(source: TranscriptSource, path: Path) -> Seen | None:
+    """A session file as it is now, without a verdict; None for what is no file. Raises OSError."""
+    if source.state is not None:
+        found = _asked(source.state, path)
+        return Seen(found.size, found.mtime_ns, found.inode, "")
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise PermissionError(errno.EACCES, "the folder cannot be listed")
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
+
+
 @dataclass(frozen=True)
 class _Ready:
     """A session that may go into the store."""
@@ -270,14 +283,11 @@ class _Sweep:
     def _file(self, source: TranscriptSource, path: Path, hint: Hint) -> bool:
         """Look at one file; False where it could not be read and may be later."""
         try:
-            status = os.stat(path)
-            if stat.S_ISDIR(status.st_mode):
-                raise PermissionError(errno.EACCES, "the folder cannot be listed")
-            if not stat.S_ISREG(status.st_mode):
+            state = _state(source, path)
+            if state is None:
                 self.skipped["no_file"] += 1
                 return True
             key = file_key(path)
-            state = Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
             seen = self.seen.get(key)
             unchanged = seen is not None and replace(seen, verdict="", session_key="") == state
             if seen is not None and unchanged and not self._look_again(seen, hint):

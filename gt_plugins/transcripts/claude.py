@@ -26,17 +26,22 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .. import hookimpl
 from ..town.accounts import config_dirs
 from ..town.root import Town
+from .fields import name as _name
+from .fields import order_of_time as _order_of_time
+from .fields import safe_id as _safe_id
+from .fields import seconds as _seconds
+from .fields import text as _text
+from .fields import time as _time
 from .graph import Kind, Node, order
-from .lines import parse_line, read_objects
+from .lines import first_lines, parse_line, read_objects
 from .model import Block, Session, Turn
-from .sources import Head, TranscriptSource
+from .sources import Head, TranscriptSource, scan
 
 HEAD_BYTES = 256 * 1024
 HEAD_LINES = 50
@@ -54,9 +59,6 @@ _BOOKKEEPING = frozenset(
     "isSidechain agentId slug requestId".split()
 )
 _PERSISTED = re.compile(r"<persisted-output>\s.*?saved to: ([^\n]+)\n", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,79}")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?")
 
 
 @hookimpl
@@ -75,7 +77,7 @@ def find(folder: Path) -> Iterator[Path]:
 
     A folder that cannot be listed is yielded itself, so that it is counted and the others are still found.
     """
-    for project in _scan(folder):
+    for project in scan(folder):
         if isinstance(project, Path):
             yield project
         elif project.is_dir():
@@ -83,52 +85,30 @@ def find(folder: Path) -> Iterator[Path]:
 
 
 def _in_project(folder: Path) -> Iterator[Path]:
-    for entry in _scan(folder):
+    for entry in scan(folder):
         if isinstance(entry, Path):
             yield entry
         elif entry.name.endswith(".jsonl"):
             yield Path(entry.path)
         elif entry.is_dir():
-            for inner in _scan(Path(entry.path, "subagents")):
+            for inner in scan(Path(entry.path, "subagents")):
                 if isinstance(inner, Path):
                     yield inner
                 elif inner.name.endswith(".jsonl"):
                     yield Path(inner.path)
 
 
-def _scan(folder: Path) -> Sequence[os.DirEntry[str] | Path]:
-    """A folder's entries by name; nothing where there is no such folder, itself where it is closed to us."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda e: e.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError:
-        return [folder]
-
-
 def head(path: Path) -> Head | None:
     """Session id and working folder from the first lines; reads on only until both are known."""
     session_id = cwd = ""
     with path.open("rb", buffering=0) as handle:
-        for count, raw in enumerate(_first_lines(handle)):
+        for count, raw in enumerate(first_lines(handle, HEAD_BYTES)):
             for line in parse_line(raw, Counter()):
                 session_id = session_id or _text(line, "sessionId")
                 cwd = cwd or _text(line, "cwd")
             if (session_id and cwd) or count + 1 >= HEAD_LINES:
                 break
     return Head(_safe_id(session_id), cwd) if session_id or cwd else None
-
-
-def _first_lines(handle: Any) -> Iterator[bytes]:
-    """Lines of an unbuffered file, read in small pieces, at most HEAD_BYTES."""
-    rest, taken = b"", 0
-    while taken < HEAD_BYTES and (piece := handle.read(4096)):
-        taken += len(piece)
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
 
 
 def read(path: Path) -> Session:
@@ -450,44 +430,6 @@ class _Build:
         for name, missing in (("call", self.calls - self.answered), ("result", self.answered - self.calls)):
             if missing:
                 self.counts[f"unpaired_{name}"] += len(missing)
-
-
-def _text(value: dict[str, Any], key: str) -> str:
-    """A string field; empty where it is missing or something else."""
-    found = value.get(key)
-    return found if isinstance(found, str) else ""
-
-
-def _name(value: str) -> str:
-    """A type, model or version name fit to be shown; anything else would be text of the session."""
-    return value if _NAME.fullmatch(value) else ("odd" if value else "")
-
-
-def _safe_id(value: str) -> str:
-    """A session id that can be a key and a file name; an odd one is replaced by its hash."""
-    if not value or _ID.fullmatch(value):
-        return value
-    return "odd-" + hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:24]
-
-
-def _time(line: dict[str, Any]) -> str:
-    value = _text(line, "timestamp")
-    return value if _TIME.fullmatch(value) and _seconds(value) is not None else ""
-
-
-def _seconds(value: str) -> float | None:
-    """RFC 3339 as seconds since 1970; None where it is no time."""
-    if not value:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _order_of_time(value: str) -> float:
-    return _seconds(value) or 0.0
 
 
 def _usage(value: Any) -> dict[str, int]:

@@ -31,8 +31,24 @@ _DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
 def read_objects(path: Path, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one line in memory at a time. Raises OSError if it cannot be read."""
     with path.open("rb") as handle:
-        for raw, whole in _lines(handle, counts, max_line):
-            yield from parse_line(raw, counts, whole)
+        yield from objects(handle, counts, max_line)
+
+
+def objects(handle: BinaryIO, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
+    """The JSON objects of an open file, one line in memory at a time."""
+    for raw, whole in _lines(handle, counts, max_line):
+        yield from parse_line(raw, counts, whole)
+
+
+def first_lines(handle: BinaryIO, limit: int) -> Iterator[bytes]:
+    """Lines of an unbuffered file, read in small pieces, at most ``limit`` bytes; the last may be cut."""
+    rest, taken = b"", 0
+    while taken < limit and (piece := handle.read(4096)):
+        taken += len(piece)
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _lines(handle: BinaryIO, counts: Counter[str], limit: int) -> Iterator[tuple[bytes, bool]]:
