@@ -89,7 +89,8 @@ def _in_project(folder: Path) -> Iterator[Path]:
         if isinstance(entry, Path):
             yield entry
         elif entry.name.endswith(".jsonl"):
-            yield Path(entry.path)
+            if not entry.name.startswith("rollout-"):  # those are codex's
+                yield Path(entry.path)
         elif entry.is_dir():
             for inner in scan(Path(entry.path, "subagents")):
                 if isinstance(inner, Path):

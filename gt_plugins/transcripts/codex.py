@@ -22,6 +22,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -102,14 +103,7 @@ def head(path: Path) -> Head | None:
     meta: Mapping[str, Any] = {}
     cwd = ""
     with _opened(path) as handle:
-        if path.suffix == ".json":
-            lines = list(_whole(handle, Counter()))
-        else:
-            raw_lines = (
-                raw for raw, _ in zip(first_lines(handle, HEAD_BYTES), range(HEAD_LINES), strict=False)
-            )
-            lines = (line for raw in raw_lines for line in parse_line(raw, Counter()))  # type: ignore[assignment]
-        for line in lines:
+        for line in _first_objects(path, handle):
             kind, payload = _opened_envelope(line)
             if kind == "session_meta" and not meta:
                 meta = payload
@@ -120,6 +114,14 @@ def head(path: Path) -> Head | None:
         return None
     own, parent = _ids(path, meta)
     return Head(parent or own, cwd)
+
+
+def _first_objects(path: Path, handle: BinaryIO) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".json":
+        yield from _whole(handle, Counter())
+        return
+    for raw in itertools.islice(first_lines(handle, HEAD_BYTES), HEAD_LINES):
+        yield from parse_line(raw, Counter())
 
 
 def read(path: Path) -> Session:
@@ -211,7 +213,7 @@ class _Rollout:
         self.cwd = self.model = self.at = self.id = ""
         self.usage: Mapping[str, Any] = {}
         self.spoken: set[str] = set()
-        """Who speaks in response items: user, assistant."""
+        """Who speaks in response items: user, assistant; and what the client said in a user's place."""
         self.shown: list[tuple[int, str, str, str, str]] = []
         """(place, role, id, text, time) of what only the screen was told, as far as we know yet."""
 
@@ -309,8 +311,7 @@ class _Rollout:
             return
         self.cwd = self.cwd or _cwd_in(item)
         own, others = _by_author(role, item, blocks)
-        if own:
-            self.spoken.add("user")
+        self.spoken |= {"user"} if own else {str(block.get("text", "")) for block in others}
         self.turns.hear(f"{self.id}-client" if own else self.id, others, self.at, meta=True)
         self.turns.hear(self.id, own, self.at)
 
@@ -371,7 +372,7 @@ class _Rollout:
     def session(self, path: Path) -> Session:
         self.turns.end_reply()
         for place, role, id, said, at in reversed(self.shown):
-            if role not in self.spoken:
+            if not {role, said} & self.spoken:
                 self._insert(place, role, id, said, at)
         own, parent = _ids(path, self.meta)
         return self.turns.session(
