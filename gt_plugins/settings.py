@@ -8,6 +8,7 @@ not know are kept as they are. Relevant environment: GT_MODELS_HOME (models fold
     [scrub]     deny = ["Project Falcon"], allow = ["example.org"]
     [gate]      threshold = 0.90
     [prime]     tokens = 3000
+    [outcomes]  window_minutes = 15, settle_hours = 24
     [rollout]   off = ["deacon"]            roles switched to the stock agent by `gt model off`
 """
 
@@ -91,6 +92,21 @@ def load_settings(town: Town) -> Settings:
         roles_off=_strings(path, raw, "rollout", "off"),
         raw=raw,
     )
+
+
+def outcome_windows(town: Town) -> tuple[float, float]:
+    """Seconds within which a decision's effect must show, and within which work must be settled.
+
+    Raises UserError naming the key whose value is no positive number."""
+    path = town.settings_file
+    raw = read_toml(path)
+    found = []
+    for key, default, seconds in (("window_minutes", 15, 60.0), ("settle_hours", 24, 3600.0)):
+        value = _number(path, raw, "outcomes", key, default)
+        if not 0 < value < 1e6:
+            raise UserError(in_file(path, f"outcomes.{key}", f"{value} is no such time", f"try {default}"))
+        found.append(value * seconds)
+    return found[0], found[1]
 
 
 def update_settings(town: Town, table: str, **values: Any) -> Settings:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..town.root import Town
 
 HELP = "The corpus: capture sessions with consent, scrub, search, label, build datasets, purge."
-MODULES = ("corpus_scrub", "corpus_dataset")
+MODULES = ("corpus_scrub", "corpus_dataset", "corpus_outcomes")
 LOG_BYTES = 1 << 20
 EXPECTED = ("line:", "attachment:", "event:")
 """Counts of what every transcript has; ``--json`` gives them, the table leaves them out."""

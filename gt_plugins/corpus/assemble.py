@@ -13,6 +13,7 @@ from ..settings import load_settings
 from ..town.root import Town
 from . import dataset
 from .dataset import Dataset, Example, Verdict
+from .outcomes.compute import compute
 from .store import Store, exists
 
 
@@ -23,6 +24,7 @@ def build_dataset(town: Town, role: str, out: Path, base: str = "tiny") -> Datas
     profile = load_profile(role)
     slim = slimmer(town, profile, base)
     with Store(town) as store:
+        compute(town, store)
         examples, drops, prime = dataset.build(
             store.sessions(role), profile, slim, suite_texts(role), plugin_filters()
         )

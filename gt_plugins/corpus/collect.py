@@ -1,4 +1,4 @@
-"""Collecting artifacts: every source's documents, scrubbed, stored where they are new."""
+"""Collecting artifacts: every source's documents, scrubbed, stored where they are new; then the outcomes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..settings import load_settings
 from ..town.root import Town
 from . import consent as consents
 from .lock import sweep_lock
+from .outcomes.compute import compute
 from .sources import CorpusSource, Document, Trouble, corpus_sources
 from .store import Store
 
@@ -65,6 +66,7 @@ def collect(
         with Store(town) as store:
             for one in chosen:
                 run.source(store, one)
+            compute(town, store, scrubber)
     return run.report()
 
 

@@ -52,6 +52,17 @@ MIGRATIONS = (
     CREATE TABLE sweeps (at TEXT NOT NULL, report TEXT NOT NULL);
     CREATE VIRTUAL TABLE search USING fts5 (text, content='', tokenize='unicode61');
     """,
+    # What became of a patrol's decisions and of each session (corpus/outcomes/rows.py).
+    """
+    CREATE TABLE decisions (
+        session_id TEXT NOT NULL, call TEXT NOT NULL, at TEXT NOT NULL, role TEXT NOT NULL,
+        actor TEXT NOT NULL, action TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL,
+        ref TEXT NOT NULL, failed INTEGER NOT NULL, label TEXT NOT NULL, reason TEXT NOT NULL,
+        PRIMARY KEY (session_id, call)) WITHOUT ROWID;
+    CREATE TABLE outcomes (
+        session_id TEXT PRIMARY KEY, stamp TEXT NOT NULL, beads TEXT NOT NULL, stirred TEXT NOT NULL,
+        reason TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..errors import RetriableError, UserError, in_file
 from ..town.root import Town
+from ..town.times import utc
 from ..transcripts.model import Session, Turn
 from .database import explained, open_database, transaction
 from .sources import Document
@@ -94,14 +95,6 @@ def key_of(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def utc(text: str) -> str:
-    """An RFC 3339 time in UTC with seconds, so that times compare as text; empty where it is none."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return ""
-
-
 def decisions_of(turns: Iterable[Turn]) -> int:
     """How many replies of the model act: those with a tool call."""
     return sum(
@@ -154,6 +147,14 @@ class Store:
         """Run a statement and return how many rows it changed."""
         with explained(self.path):
             return self._db.execute(sql, values).rowcount
+
+    def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """Rows of a table that a neighbour of this module keeps in the corpus (outcomes, say)."""
+        return self._rows(sql, *values)
+
+    def execute(self, sql: str, *values: Any) -> int:
+        """Change such a table; returns how many rows."""
+        return self._run(sql, *values)
 
     # Sessions -----------------------------------------------------------------------------------------
 
@@ -215,6 +216,7 @@ class Store:
 
     def _put_session(self, row: sqlite3.Row | None, session: Session, values: dict[str, Any]) -> None:
         if row is not None:
+            self._run("UPDATE decisions SET target = '', ref = '' WHERE session_id = ?", session.id)
             self._unindex(2 * row["n"], session_text(_session(row)))
             names = ", ".join(f"{name} = ?" for name in values)
             self._run(f"UPDATE sessions SET {names} WHERE n = ?", *values.values(), row["n"])
@@ -322,7 +324,7 @@ class Store:
                 row = self._row("SELECT * FROM sessions WHERE id = ?", session_id)
                 if row is not None:
                     self._unindex(2 * row["n"], session_text(_session(row)))
-                for table in ("contributions", "labels", "dataset_sessions"):
+                for table in ("contributions", "labels", "dataset_sessions", "decisions", "outcomes"):
                     self._run(f"DELETE FROM {table} WHERE session_id = ?", session_id)
                 for document in self._rows("SELECT * FROM documents WHERE session_id = ?", session_id):
                     self._delete_document(document)

@@ -187,8 +187,10 @@ def capture(stage: Stage, found: list[Written]) -> None:
 
 
 def make_dataset(stage: Stage) -> Path:
-    """The role's training set."""
-    stage.headline("3. A dataset for the deacon")
+    """The role's training set, from what the town's records call good."""
+    stage.headline("3. A dataset for the deacon, from the decisions that turned out well")
+    stage.command("gt", "corpus", "collect")
+    stage.command("gt", "corpus", "outcomes", "--role", ROLE)
     folder = stage.out / "dataset"
     stage.command("gt", "corpus", "dataset", "--role", ROLE, "--out", str(folder))
     card = json.loads((folder / "card.json").read_text())

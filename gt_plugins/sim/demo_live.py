@@ -222,6 +222,8 @@ def write_more(scene: Scene, decisions: int) -> None:
 def tune(scene: Scene, epochs: float) -> None:
     """Sweep, dataset, training, gate, deploy: the commands of the README."""
     scene.gt("corpus", "sweep")
+    scene.gt("corpus", "collect")
+    scene.gt("corpus", "outcomes", "--role", ROLE)
     scene.gt("corpus", "stats")
     more = ("--epochs", str(epochs)) if epochs else ()
     scene.gt("model", "train", ROLE, "--base", "tiny", *more, timeout=1800)

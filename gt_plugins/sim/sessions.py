@@ -1,7 +1,8 @@
 """Sessions of the teacher written in the client's own transcript format, for where there is no client.
 
 One file per session under ``<projects>/<folder name>/<session id>.jsonl``, with its ``session_start`` event
-in the town's ``.events.jsonl``, as the real client and the real ``gt prime --hook`` leave them. Some reports
+in the town's ``.events.jsonl``, as the real client and the real ``gt prime --hook`` leave them, and with what
+the town recorded before and after (``records.py``). Some reports
 carry planted secrets and personal data, which the demo expects to find scrubbed.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..town.root import Town
+from .records import ACTORS, Decided, append_events, event, write_records
 from .reports import role_report
 from .situations import Situation, situations, stream
 from .teacher import patrol_steps
@@ -24,6 +26,8 @@ from .town_text import command_output, start_prompt, stock_prime
 
 CLIENT_VERSION = "2.1.197"
 TEACHER_MODEL = "sim-teacher-1"
+PER_PATROL = 4
+"""Decisions on one patrol."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -138,47 +142,54 @@ def write_session(
     )
     prompt = start_prompt(role, script.at.isoformat())
     script.add("user", message={"role": "user", "content": prompt})
+    decided = iter(found)
+    made: list[Decided] = []
     for step in patrol_steps(role, found):
-        _play(script, step.text, step.command, reports, rng)
+        at, output = _play(script, step.text, step.command, reports, rng)
+        if step.text and step.command:
+            made.append(Decided(next(decided), at, reports[len(made)], output))
     folder = projects / str(cwd).replace("/", "-").replace("_", "-").replace(".", "-")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{session_id}.jsonl"
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in script.lines))
-    _event(town, role, session_id, cwd, started)
+    actor = ACTORS.get(role, role)
+    begun = {"session_id": session_id, "role": actor, "cwd": str(cwd), "topic": "patrol"}
+    append_events(town, [event(started, "session_start", actor, **begun)])
+    write_records(town, role, session_id, made)
     return Written(path, session_id, tuple(found), tuple(planted))
 
 
-def _play(script: _Transcript, text: str, command: str, reports: list[str], rng: random.Random) -> None:
+def _play(
+    script: _Transcript, text: str, command: str, reports: list[str], rng: random.Random
+) -> tuple[datetime, str]:
+    """One step into the transcript; returns when its command was run, and what it printed."""
     blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     call = f"toolu_{rng.getrandbits(64):016x}"
     if command:
         blocks.append({"type": "tool_use", "id": call, "name": "Bash", "input": {"command": command}})
     script.assistant(blocks)
+    at, output = script.at, ""
     if command:
         output, failed = command_output(command, reports, rng)
         result = {"type": "tool_result", "tool_use_id": call, "content": output, "is_error": failed}
         script.add("user", message={"role": "user", "content": [result]})
-
-
-def _event(town: Town, role: str, session_id: str, cwd: Path, at: datetime) -> None:
-    actor = {"witness": "demo/witness", "boot": "deacon/boot"}.get(role, role)
-    payload = {"session_id": session_id, "role": actor, "cwd": str(cwd), "topic": "patrol"}
-    stamp = at.isoformat(timespec="seconds").replace("+00:00", "Z")
-    event = {"ts": stamp, "source": "gt", "type": "session_start", "actor": actor, "payload": payload}
-    with town.events_file.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(event) + "\n")
+    return at, output
 
 
 def write_sessions(
-    town: Town, projects: Path, role: str, decisions: int, *, seed: str = "training", per_patrol: int = 4
+    town: Town, projects: Path, role: str, decisions: int, *, seed: str = "training"
 ) -> list[Written]:
-    """Sessions with ``decisions`` decisions in all, from a stream that no held-out case comes from."""
+    """Sessions with ``decisions`` decisions in all, from a stream that no held-out case comes from.
+
+    Boot looks at one agent only, so each of its patrols is one decision, hours after the one before."""
     rng = stream(role, "sessions", seed)
     found = situations(role, decisions, rng)
+    size, gap = (1, timedelta(hours=5)) if role == "boot" else (PER_PATROL, timedelta(minutes=5))
     began = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
     written = []
-    for start in range(0, decisions, per_patrol):
-        part = found[start : start + per_patrol]
-        began += timedelta(minutes=5)
+    for start in range(0, decisions, size):
+        part = found[start : start + size]
+        began += gap
         written.append(write_session(town, projects, role, part, rng, began, secrets=start % 40 == 0))
+    append_events(town, [event(began + timedelta(days=1), "boot", "gt", rig="town", agents=["deacon"])])
     return written

@@ -1,20 +1,72 @@
-"""``.events.jsonl``: what gt recorded of sessions. The join between a client's session and its role.
+"""``.events.jsonl``: what gt recorded of the town. The join between a client's session and its role.
 
 gt writes one ``session_start`` with the client's session id for each ``gt prime --hook`` (not for dogs, not
-after a compaction) and prunes them after three days. Lines may be torn or of other programs.
+after a compaction), and one event for each sling, hook, nudge, escalation, death of a session and so on. Its
+daemon prunes them: ``session_start`` after three days, most after seven, ``sling``, ``hook`` and ``done``
+after fourteen, deaths and merges after thirty. Lines may be torn or of other programs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .roles import Identity, parse_gt_role
 from .root import Town
+from .times import utc
 
+LONG_KEPT = frozenset(
+    {"sling", "hook", "done", "session_death", "mass_death"}
+    | {f"merge{rest}" for rest in ("d", "_started", "_failed", "_skipped")}
+)
+"""Types that gt keeps longer than seven days: that one of them is old says nothing of the others."""
 _MARK = b'"session_start"'
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the file: when (RFC 3339, UTC, seconds), its type, who, and the rest."""
+
+    at: str
+    kind: str
+    actor: str
+    payload: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """A string of the payload, empty where it is none."""
+        value = self.payload.get(key)
+        return value if isinstance(value, str) else ""
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The whole events of a file, in its order, one line in memory at a time; none where it is not there."""
+    try:
+        handle = path.open("rb")
+    except FileNotFoundError:
+        return
+    with handle:
+        for raw in handle:
+            event = _event(raw)
+            if event is not None:
+                yield event
+
+
+def _event(raw: bytes) -> Event | None:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        return None
+    ts, actor, payload = value.get("ts"), value.get("actor"), value.get("payload")
+    at = utc(ts) if isinstance(ts, str) else ""
+    if not at:
+        return None
+    known = payload if isinstance(payload, dict) else {}
+    return Event(at, value["type"], actor if isinstance(actor, str) else "", known)
 
 
 @dataclass(frozen=True)
@@ -48,7 +100,7 @@ def session_identities(town: Town) -> dict[str, Identity]:
 def _parse(raw: bytes) -> SessionStart | None:
     try:
         event = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or event.get("type") != "session_start":
         return None

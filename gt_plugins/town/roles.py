@@ -55,6 +55,31 @@ def parse_gt_role(value: str) -> Identity | None:
     return None
 
 
+def address_of(identity: Identity) -> str:
+    """The address by which gt knows an agent: ``demo/polecats/nux``, ``demo/witness``, ``deacon``."""
+    match identity:
+        case Identity("boot"):
+            return "deacon/boot"
+        case Identity("dog", _, name) if name:
+            return f"deacon/dogs/{name}"
+        case Identity("polecat", rig, name) if rig and name:
+            return f"{rig}/polecats/{name}"
+        case Identity("crew", rig, name) if rig and name:
+            return f"{rig}/crew/{name}"
+        case Identity(role, rig) if rig:
+            return f"{rig}/{role}"
+    return identity.role
+
+
+def address(text: str) -> str:
+    """An agent's address in its one form, empty for none; ``demo/nux`` is a polecat, as for gt."""
+    identity = parse_gt_role(text) or parse_gt_role(text.lower())
+    if identity is not None:
+        return address_of(identity)
+    parts = [p for p in text.strip().strip("/").split("/") if p]
+    return f"{parts[0]}/polecats/{parts[1]}" if len(parts) == 2 else ""
+
+
 def identity_from_cwd(town: Town, cwd: Path) -> Identity | None:
     """Identity from a working folder inside the town; None outside it or where no role lives."""
     try:

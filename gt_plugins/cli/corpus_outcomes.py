@@ -1,0 +1,57 @@
+"""``gt corpus outcomes``: what became of the sessions' work and of the patrols' decisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import JsonOption, TownOption, print_json
+
+if TYPE_CHECKING:
+    from ..corpus.outcomes.rates import Rate
+    from ..corpus.outcomes.report import Outcomes
+
+
+def register(app: typer.Typer) -> None:
+    """Mount the command."""
+    app.command("outcomes")(outcomes)
+
+
+def outcomes(
+    role: Annotated[str | None, typer.Option("--role", help="Only this role.")] = None,
+    town: TownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label sessions and decisions by what followed, and show each label's rate beside matched situations."""
+    from ..corpus.outcomes.report import outcomes_of
+    from ..town.roles import check_role
+    from ..town.root import find_town
+
+    found = outcomes_of(find_town(town), check_role(role) if role else None)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print(found)
+
+
+def _print(found: Outcomes) -> None:
+    from .tables import print_table
+
+    rows = [[s.role or "unknown", s.outcome, str(s.sessions)] for s in found.sessions]
+    print_table(["ROLE", "SESSIONS THAT ARE", "COUNT"], rows or [["-", "-", "0"]])
+    if found.rates:
+        print()
+        columns = ["ROLE", "DECISION", "COUNT", "GOOD", "BAD", "UNKNOWN", "RATE", "WITHOUT IT", "MATCHED"]
+        print_table(columns, [_row(rate) for rate in found.rates])
+    reasons = [[r["label"], r["reason"], str(r["count"])] for r in found.reasons if r["label"] != "good"]
+    if reasons:
+        print()
+        print_table(["LABEL", "WHY", "DECISIONS"], reasons)
+
+
+def _row(rate: Rate) -> list[str]:
+    without = "-" if rate.without is None else f"{rate.without:.2f}"
+    counts: list[Any] = [rate.decisions, rate.good, rate.bad, rate.unknown]
+    share = f"{rate.rate:.2f} ({rate.low:.2f} to {rate.high:.2f})"
+    return [rate.role, rate.action, *map(str, counts), share, without, str(rate.matched)]

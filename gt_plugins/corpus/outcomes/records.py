@@ -1,0 +1,265 @@
+"""What the town's records say of its agents over time: who stirred, died, was nudged, warranted, slung work.
+
+Read from ``.events.jsonl``, ``warrants/``, the times of captured sessions' replies, and the corpus' own bead
+records. Agents go by their address, times are seconds since 1970. Nothing of this is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...town.events import LONG_KEPT, Event, read_events
+from ...town.roles import address
+from ...town.root import Town
+from ...town.times import epoch
+
+QUIET_ENDS = ("done means idle", "idle-reap", "shutdown", "user", "handoff", "stopped")
+"""Words in the reason of a ``session_death`` by which it is an ordinary end."""
+_NOT_ITS_OWN = frozenset({"session_death", "mass_death", "kill", "spawn", "session_start", "boot", "halt"})
+
+
+@dataclass(frozen=True)
+class Warrant:
+    """A death warrant; ``executed`` is 0 while it is pending."""
+
+    filed: float
+    executed: float
+
+
+@dataclass
+class Escalation:
+    """An escalation and what became of it; 0 and empty where nothing did."""
+
+    id: str
+    at: float
+    by: str
+    text: str
+    acked: float = 0.0
+    closed: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """At ``at`` a bead was put on an agent's hook (``sling``, ``hook``) or left it (``unhook``, ``done``)."""
+
+    at: float
+    kind: str
+    agent: str
+    bead: str
+
+
+@dataclass(frozen=True)
+class BeadFate:
+    """What a bead's record says of its end: when it was closed last (0: open) and why, when it was reopened,
+    how its merge request ended, and what ``bd audit label`` said of it."""
+
+    status: str
+    closed: float = 0.0
+    reason: str = ""
+    reopened: tuple[float, ...] = ()
+    merge: str = ""
+    label: str = ""
+
+
+@dataclass
+class TownRecords:
+    """Indices over the records; every list is in order of time."""
+
+    since: float = 0.0
+    until: float = 0.0
+    stirred: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    begun: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    crashed: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    nudged: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    warrants: dict[str, list[Warrant]] = field(default_factory=lambda: defaultdict(list))
+    escalations: dict[str, Escalation] = field(default_factory=dict)
+    given: list[Given] = field(default_factory=list)
+    beads: Mapping[str, BeadFate] = field(default_factory=dict)
+
+    # -- an agent at a moment -----------------------------------------------------------------------
+
+    def agents(self) -> set[str]:
+        """Every agent that the records name."""
+        named = (self.stirred, self.begun, self.died, self.nudged, self.warrants)
+        return {agent for index in named for agent in index}
+
+    def covers(self, at: float) -> bool:
+        """Whether the records still reach back to a moment."""
+        return bool(self.since) and self.since <= at
+
+    def over(self, end: float) -> bool:
+        """Whether the records go on after a moment, so that what did not happen by then did not happen."""
+        return self.until >= end
+
+    def last_life(self, agent: str, at: float) -> float:
+        """When the agent was last seen to begin or to stir, at ``at`` or before; 0 for never."""
+        return max(_last(self.stirred.get(agent), at), _last(self.begun.get(agent), at))
+
+    def dead(self, agent: str, at: float) -> bool:
+        """Whether the agent's session had ended and nothing of it was seen since."""
+        death = _last(self.died.get(agent), at)
+        return bool(death) and death > self.last_life(agent, at)
+
+    def next_stir(self, agent: str, after: float) -> float:
+        """When it next did something of its own; 0 for never."""
+        return _next(self.stirred.get(agent), after)
+
+    def next_begin(self, agent: str, after: float) -> float:
+        return _next(self.begun.get(agent), after)
+
+    def next_crash(self, agent: str, after: float) -> float:
+        return _next(self.crashed.get(agent), after)
+
+    def next_nudge(self, agent: str, after: float) -> float:
+        return _next(self.nudged.get(agent), after)
+
+    def nudges_since_life(self, agent: str, at: float) -> int:
+        """How often it was nudged since it last stirred."""
+        times, life = self.nudged.get(agent, []), self.last_life(agent, at)
+        return bisect_right(times, at) - bisect_right(times, life)
+
+    def warrant_near(self, agent: str, start: float, end: float) -> Warrant | None:
+        """The warrant filed on the agent between two moments."""
+        return next((w for w in self.warrants.get(agent, ()) if start <= w.filed <= end), None)
+
+    def escalated_about(self, agent: str, start: float, end: float) -> Escalation | None:
+        """An escalation that names the agent, sent between two moments."""
+        name = agent.rsplit("/", 1)[-1]
+        for found in self.escalations.values():
+            if start <= found.at <= end and (agent in found.text or name in found.text.split()):
+                return found
+        return None
+
+    # -- work ---------------------------------------------------------------------------------------
+
+    def on_hook(self, agent: str, at: float) -> str:
+        """The bead that was last put on the agent's hook; empty for none."""
+        found = [g for g in self.given if g.agent == agent and g.at <= at and g.kind in ("sling", "hook")]
+        return found[-1].bead if found else ""
+
+    def finished(self, bead: str, end: float) -> float:
+        """When a bead was closed or its worker said that it was done, by ``end``; 0 for not."""
+        done = [g.at for g in self.given if g.bead == bead and g.kind == "done" and g.at <= end]
+        fate = self.beads.get(bead)
+        if fate and fate.closed and fate.closed <= end:
+            done.append(fate.closed)
+        return min(done) if done else 0.0
+
+    def given_again(self, bead: str, start: float, end: float) -> float:
+        """When a bead was put on a hook after ``start``; 0 for not."""
+        again = [g.at for g in self.given if g.bead == bead and g.kind == "sling" and start < g.at <= end]
+        return again[0] if again else 0.0
+
+
+def read_records(
+    town: Town,
+    *,
+    stirred: Iterable[tuple[str, Iterable[float]]] = (),
+    beads: Mapping[str, BeadFate] | None = None,
+    rename: Callable[[str], str] = lambda name: name,
+) -> TownRecords:
+    """The town's records. ``stirred`` gives agents and moments from captured sessions; ``rename`` makes an
+    agent's name what it is in the corpus, where names of people are replaced."""
+    records = TownRecords(beads=beads or {})
+    names: dict[str, str] = {}
+
+    def agent(text: str) -> str:
+        if text not in names:
+            known = address(text)
+            names[text] = rename(known) if known else ""
+        return names[text]
+
+    for event in read_events(town.events_file):
+        _take(records, event, agent)
+    for path in sorted((town.root / "warrants").glob("*.warrant.json")):
+        _take_warrant(records, path, agent)
+    for who, moments in stirred:
+        if who:
+            records.stirred[who] += moments
+    for index in (records.stirred, records.begun, records.died, records.crashed, records.nudged):
+        for times in index.values():
+            times.sort()
+    for warrants in records.warrants.values():
+        warrants.sort(key=lambda w: w.filed)
+    records.given.sort(key=lambda g: g.at)
+    return records
+
+
+def _take(records: TownRecords, event: Event, agent: Callable[[str], str]) -> None:
+    """One event into the indices."""
+    at, who = epoch(event.at), agent(event.actor)
+    records.until = max(records.until, at)
+    if event.kind not in LONG_KEPT:
+        records.since = min(records.since or at, at)
+    if who and event.kind not in _NOT_ITS_OWN:
+        records.stirred[who].append(at)
+    match event.kind:
+        case "session_start" if who:
+            records.begun[who].append(at)
+        case "spawn":
+            spawned = agent(f"{event.text('rig')}/polecats/{event.text('polecat')}")
+            if spawned:
+                records.begun[spawned].append(at)
+        case "session_death":
+            gone = agent(event.text("agent")) or who
+            if gone:
+                records.died[gone].append(at)
+                if not any(word in event.text("reason").lower() for word in QUIET_ENDS):
+                    records.crashed[gone].append(at)
+        case "nudge":
+            told = agent(event.text("target"))
+            if told:
+                records.nudged[told].append(at)
+        case "sling" | "hook" | "unhook" | "done":
+            holder = agent(event.text("target")) if event.kind == "sling" else who
+            if holder and event.text("bead"):
+                records.given.append(Given(at, event.kind, holder, event.text("bead")))
+        case "escalation_sent" | "escalation_acked" | "escalation_closed":
+            _take_escalation(records, event, at, who)
+
+
+def _take_escalation(records: TownRecords, event: Event, at: float, who: str) -> None:
+    """gt writes an escalation's id under ``rig`` when it is sent and under ``escalation_id`` afterwards."""
+    id = event.text("escalation_id") or event.text("rig")
+    known = records.escalations.setdefault(id, Escalation(id, at, who, event.text("reason")))
+    if event.kind == "escalation_acked":
+        known.acked = known.acked or at
+    elif event.kind == "escalation_closed":
+        known.closed, known.reason = at, event.text("reason")
+    else:
+        known.at, known.by, known.text = min(known.at, at), who, event.text("reason")
+
+
+def _take_warrant(records: TownRecords, path: Path, agent: Callable[[str], str]) -> None:
+    try:
+        value: Any = json.loads(path.read_bytes())
+        target, filed = agent(str(value["target"])), epoch(str(value["filed_at"]))
+        executed = epoch(str(value.get("executed_at") or "")) if value.get("executed") else 0.0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    if target and filed:
+        records.warrants[target].append(Warrant(filed, executed))
+
+
+def _last(times: list[float] | None, at: float) -> float:
+    index = bisect_right(times, at) if times else 0
+    return times[index - 1] if times and index else 0.0
+
+
+def _next(times: list[float] | None, after: float) -> float:
+    index = bisect_right(times, after) if times else 0
+    return times[index] if times and index < len(times) else 0.0
+
+
+def between(times: list[float], start: float, end: float) -> bool:
+    """Whether any moment of a sorted list lies in [start, end]."""
+    index = bisect_left(times, start)
+    return index < len(times) and times[index] <= end
