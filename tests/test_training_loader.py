@@ -14,7 +14,7 @@ from training_helpers import row
 from gt_plugins.errors import UserError
 from gt_plugins.training.loader import collate, plan_batches
 from gt_plugins.training.recipe import TINY_RECIPE, Recipe, load_recipe
-from gt_plugins.training.trainer import rate_share
+from gt_plugins.training.schedule import rate_share
 
 few = settings(max_examples=40, deadline=None)
 lengths = st.lists(st.integers(2, 400), min_size=1, max_size=60)

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import UserError
 from .common import JsonOption, ModelsOption, TownOption, new_app, print_json
+from .recipe_flags import Chosen, recipe_flags
 
 if TYPE_CHECKING:
     from ..training.pretrain import Progress as PretrainProgress
@@ -25,21 +26,15 @@ def register(app: typer.Typer) -> None:
     app.add_typer(base, name="base")
 
 
+@recipe_flags
 def train(
     role: Annotated[str, typer.Argument(help="deacon, boot, witness, polecat or crew.")],
-    base: Annotated[str, typer.Option("--base", help="tiny, or a local Hugging Face folder.")] = "tiny",
+    chosen: Chosen,
     dataset: Annotated[
         Path | None, typer.Option("--dataset", help="A dataset folder; built from the corpus if left out.")
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A recipe in TOML.")] = None,
     model: Annotated[str, typer.Option("--model", help="Name of the model (gt-ft-ROLE).")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the role's last job.")] = False,
-    epochs: Annotated[float | None, typer.Option("--epochs")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Learning rate.")] = None,
-    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the adapter.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens")] = None,
-    seed: Annotated[int | None, typer.Option("--seed")] = None,
-    quantize: Annotated[str | None, typer.Option("--quantize", help="none or nf4.")] = None,
     gguf: Annotated[str, typer.Option("--gguf", help="Export too: f16, q8_0, lora (comma between).")] = "",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
     shuffle_labels: Annotated[
@@ -54,30 +49,20 @@ def train(
     from ..town.roles import check_role
     from ..town.root import find_town
     from ..training.adapter import quiet_libraries
-    from ..training.recipe import load_recipe
 
     check_role(role)
     place = find_town(town)
-    given = {
-        "epochs": epochs,
-        "rate": rate,
-        "rank": rank,
-        "batch_tokens": batch_tokens,
-        "seed": seed,
-        "quantize": quantize,
-    }
-    recipe = load_recipe(base, config, **given)
     quiet_libraries()
     from ..training.run import Request
 
-    folder = dataset.absolute() if dataset else _built(place, role, base, resume)
+    folder = dataset.absolute() if dataset else _built(place, role, chosen.base, resume)
     request = Request(
         place,
         models_home(models),
         role,
-        base,
+        chosen.base,
         folder,
-        recipe,
+        chosen.recipe,
         model,
         resume,
         shuffle_labels,

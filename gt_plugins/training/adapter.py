@@ -13,8 +13,6 @@ from .recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 def quiet_libraries() -> None:
     """Keep libraries from asking a hub and from talking over the live display of what they cannot do here."""
@@ -69,7 +67,7 @@ def load_base(folder: Path, device: str, quantize: str = "none") -> Any:
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
-    """The base with fresh LoRA weights, drawn from the recipe's seed, on every linear layer.
+    """The base with fresh LoRA weights, drawn from the recipe's seed, on the recipe's layers.
 
     On a GPU the adapter's own weights stay in fp32, the base in bf16."""
     import torch
@@ -80,7 +78,9 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
-        target_modules=list(LINEAR),
+        target_modules=list(recipe.layers),
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -7,17 +7,20 @@ called by the same group: what they raise is said once and training goes on with
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .. import hookimpl
 from ..durable import append_line, read_lines, write_json
 from .job import Job, TrainCallbacks
+from .metrics import Board
 
 METRICS = "metrics.jsonl"
 HEARTBEAT = "heartbeat.json"
@@ -36,8 +39,14 @@ class Listener:
     def on_nan(self, step: int, metrics: dict[str, Any]) -> None:
         """A step was skipped because its loss or gradient was not finite."""
 
+    def on_state(self, state: str) -> None:
+        """The trainer does something else for a while, or trains on."""
+
     def on_checkpoint(self, path: Path) -> None:
         """A checkpoint is on disk, whole."""
+
+    def on_eval(self, step: int, metrics: dict[str, Any]) -> None:
+        """The held-out rows were looked at."""
 
     def on_end(self, state: str) -> None:
         """Training ended: done, failed, or ready."""
@@ -65,6 +74,9 @@ class MetricsWriter(Listener):
 
     def on_checkpoint(self, path: Path) -> None:
         self._write("checkpoint", {"name": path.name}, sync=True)
+
+    def on_eval(self, step: int, metrics: dict[str, Any]) -> None:
+        self._write("eval", {"step": step} | metrics, sync=True)
 
     def on_end(self, state: str) -> None:
         self._write("end", {"state": state}, sync=True)
@@ -94,11 +106,30 @@ class Heartbeat(Listener):
         self._step = step
         self._beat("training", now=False)
 
+    def on_state(self, state: str) -> None:
+        self._beat(state, now=True)
+
     def on_checkpoint(self, path: Path) -> None:
-        self._beat("training", now=True)
+        self._beat("checkpointing", now=True)
 
     def on_end(self, state: str) -> None:
         self._beat(state, now=True)
+
+
+class BoardWriter(Listener):
+    """The same figures for TensorBoard, where tensorboardX is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._board = Board(folder)
+
+    def on_step(self, step: int, metrics: dict[str, Any]) -> None:
+        self._board.write(step, metrics)
+
+    def on_eval(self, step: int, metrics: dict[str, Any]) -> None:
+        self._board.write(step, metrics, "heldout")
+
+    def on_end(self, state: str) -> None:
+        self._board.close()
 
 
 class CallbackGroup:
@@ -115,7 +146,9 @@ class CallbackGroup:
     def _call(self, what: str, *args: Any) -> None:
         for listener in self.listeners:
             try:
-                getattr(listener, what)(*args)
+                hears = getattr(listener, what, None)  # a listener may be older than what there is to hear
+                if hears is not None:
+                    hears(*args)
             except Exception as error:
                 key = (id(listener), what)
                 if key not in self._said:
@@ -133,8 +166,18 @@ class CallbackGroup:
     def on_nan(self, step: int, metrics: dict[str, Any]) -> None:
         self._call("on_nan", step, dict(metrics))
 
+    @contextmanager
+    def during(self, state: str) -> Iterator[None]:
+        """Tell that the trainer is in ``state`` for the length of a block, and then trains on."""
+        self._call("on_state", state)
+        yield
+        self._call("on_state", "training")
+
     def on_checkpoint(self, path: Path) -> None:
         self._call("on_checkpoint", path)
+
+    def on_eval(self, step: int, metrics: dict[str, Any]) -> None:
+        self._call("on_eval", step, dict(metrics))
 
     def on_end(self, state: str) -> None:
         self._call("on_end", state)
@@ -142,8 +185,12 @@ class CallbackGroup:
 
 @hookimpl
 def gt_train_callbacks(job: Job) -> Sequence[TrainCallbacks]:
-    """Metrics and heartbeat in the job's folder."""
-    return [MetricsWriter(job.folder), Heartbeat(job.folder)]
+    """Metrics, heartbeat and TensorBoard's files in the job's folder."""
+    return [MetricsWriter(job.folder), Heartbeat(job.folder), *_board(job)]
+
+
+def _board(job: Job) -> list[TrainCallbacks]:
+    return [BoardWriter(job.folder)] if importlib.util.find_spec("tensorboardX") else []
 
 
 def listeners_of(job: Job, *own: TrainCallbacks, say: Callable[[str], None] | None = None) -> CallbackGroup:

@@ -85,8 +85,14 @@ class TrainCallbacks(Protocol):
     def on_nan(self, step: int, metrics: dict[str, Any]) -> None:
         """A step was skipped because its loss or gradient was not finite."""
 
+    def on_state(self, state: str) -> None:
+        """The trainer does something else for a while (checkpointing, evaluating, syncing), or trains on."""
+
     def on_checkpoint(self, path: Path) -> None:
         """A checkpoint is on disk, whole."""
+
+    def on_eval(self, step: int, metrics: dict[str, Any]) -> None:
+        """The held-out rows were looked at: heldout_loss, and best, the lowest so far."""
 
     def on_end(self, state: str) -> None:
         """Training ended: done, failed, or ready (it can be resumed)."""
@@ -147,7 +153,8 @@ def progress(job: Job) -> Progress:
             case {"seq": int(seq), "state": str(state), "at": int() | float() as at}:
                 now = replace(now, state=state, at=float(at), reason=str(record.get("reason") or ""))
                 now = replace(now, next_seq=max(now.next_seq, seq + 1))
-                unsent.append(record)
+                if not record.get("quiet"):
+                    unsent.append(record)
             case {"sent": int(sent)}:
                 unsent = [r for r in unsent if r["seq"] > sent]
             case {"creating": True}:

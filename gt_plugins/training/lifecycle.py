@@ -26,6 +26,7 @@ from ..durable import append_line, private_dir, write_json
 from ..errors import NonRetriableError, UserError, call_with_retries
 from ..town.bd import Bd, BdError
 from ..town.root import Town
+from .callbacks import Listener
 from .job import DONE, STATES, Job, jobs, progress
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class JobLifecycle:
         retry_delay: float = 0.5,
         outage_pause: float = 15.0,
         close_timeout: float = 10.0,
+        share: float = 0.005,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.town = town
         self._job = job
@@ -73,6 +76,8 @@ class JobLifecycle:
         self._say = say
         self._retries, self._retry_delay, self._outage_pause = retries, retry_delay, outage_pause
         self._close_timeout = close_timeout
+        self._share, self._clock, self._opened, self._spent = share, clock, clock(), 0.0
+        self._passed: set[str] = set()
         self._state, self._before, self._seq = "new", "new", 0
         self._bead = job.bead
         self._asked_for_bead = False
@@ -120,8 +125,16 @@ class JobLifecycle:
             self.replay()
         return self
 
-    def transition(self, state: str, reason: str = "", metadata: Mapping[str, Any] | None = None) -> None:
+    def transition(
+        self,
+        state: str,
+        reason: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        tell: bool = True,
+    ) -> None:
         """Go to ``state``; returns at once. The same state again with nothing to tell is no transition.
+        Without ``tell`` the journal alone has it.
 
         Raises ValueError for a state that jobs do not have, or after ``done``.
         """
@@ -137,13 +150,29 @@ class JobLifecycle:
                 record["reason"] = _one_line(reason)
             if metadata:
                 record["metadata"] = {k: _plain(v) for k, v in metadata.items()}
+            if not tell:
+                record["quiet"] = True
             self._note(record)
             self._seq += 1
             if state != self._state:
                 self._before, self._state = self._state, state
-            if self._bd is not None:
+            if self._bd is not None and tell:
                 self._queue.append(record)
                 self._changed.notify_all()
+
+    def passing(self, state: str, **metadata: Any) -> bool:
+        """A state that comes and goes (a checkpoint, a look at the held-out rows); True if bd is told.
+
+        The journal has every one. bd is told of the first of each kind, and of later ones while its calls
+        have taken less than ``share`` of the job's time and none waits: a call costs 0.2 s of a processor,
+        and a tiny model writes a checkpoint every few seconds."""
+        with self._changed:
+            spent, waiting = self._spent, len(self._queue)
+        cheap = not waiting and spent <= self._share * (self._clock() - self._opened)
+        tell = state not in self._passed or cheap
+        self._passed.add(state)
+        self.transition(state, metadata=metadata if tell else None, tell=tell)
+        return tell
 
     def note(self, **metadata: Any) -> None:
         """Tell beads something about the job (its last loss) without a change of state."""
@@ -274,9 +303,14 @@ class JobLifecycle:
 
     def _deliver(self, record: dict[str, Any]) -> None:
         """One transition to bd with retries; it leaves the queue when the journal says that bd has it."""
-        call_with_retries(
-            lambda: self._send(record), self._retries, self._retry_delay, sleep=self._pause_unless_closing
-        )
+        began = self._clock()
+        try:
+            call_with_retries(
+                lambda: self._send(record), self._retries, self._retry_delay, sleep=self._pause_unless_closing
+            )
+        finally:
+            with self._changed:
+                self._spent += self._clock() - began
         self._note({"sent": record["seq"]})
         self._said.discard("outage")
         with self._changed:
@@ -341,6 +375,33 @@ class JobLifecycle:
         self._bead = bead
         self._note({"bead": bead})
         return bead
+
+
+class StateTeller(Listener):
+    """The trainer's own callbacks as the job's states; a listener of the job."""
+
+    def __init__(self, life: JobLifecycle) -> None:
+        self._life = life
+        self._loss = math.nan
+        self._step = 0
+        self._told = True
+
+    def on_step(self, step: int, metrics: dict[str, Any]) -> None:
+        """See ``TrainCallbacks.on_step``."""
+        self._step = step
+        loss = metrics.get("loss")
+        if isinstance(loss, int | float) and math.isfinite(loss):
+            self._loss = float(loss)
+
+    def on_state(self, state: str) -> None:
+        """Into a passing state with the last loss, and back from it as it came; degraded stays as it is."""
+        if self._life.state in (DONE, "failed", "degraded"):
+            return
+        known = {} if math.isnan(self._loss) else {"loss": round(self._loss, 4), "step": self._step}
+        if state != "training":
+            self._told = self._life.passing(state, **known)
+        elif self._life.state != "training":
+            self._life.transition("training", tell=self._told)
 
 
 def replay_pending(checkpoints: Path, bd: Bd, timeout: float = 10.0) -> int:

@@ -8,6 +8,7 @@ The job's states follow what really happens here; bd being slow or gone changes 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import tempfile
@@ -112,7 +113,7 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     """Run the job; returns when it is registered, or stopped by SIGTERM or SIGINT with its state saved.
 
     Raises UserError before any work for a wrong base, dataset or name; FinetuneError while working."""
-    from .lifecycle import JobLifecycle, bd_for, replay_pending
+    from .lifecycle import JobLifecycle, StateTeller, bd_for, replay_pending
     from .monitor import MonitorWorker
     from .tokenizer_check import validate_base
 
@@ -132,8 +133,10 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     with _alive(JobLifecycle(request.town, job, bd, say=say), request) as life:
         life.transition("corpus_validating", metadata={"dataset": data.hash[:16], "base": request.base})
         life.transition("ready", metadata={"rows": len(rows)})
-        watchers = (MonitorWorker(life), *listeners)
-        trainer = _trainer(request, job, rows, renderer, folder, say, watchers)
+        watchers = (StateTeller(life), MonitorWorker(life), *listeners)
+        trainer = _trainer(
+            request, job, rows, _heldout(request, data, renderer), renderer, folder, say, watchers
+        )
         if request.resume:
             say(f"resuming job {job.id} at step {trainer.resume()} of {len(trainer.steps)}")
         life.transition("training")
@@ -151,6 +154,13 @@ def _chosen(request: Request, data: Dataset) -> Sequence[Example]:
     """The examples to train on, as many and in the form that was asked for."""
     examples = data.train[: request.most] if request.most else data.train
     return shuffled(examples, request.recipe.seed) if request.shuffle else examples
+
+
+def _heldout(request: Request, data: Dataset, renderer: Renderer) -> list[Row]:
+    """Rows of the held-out examples, as many as the base can read; none is no reason to stop."""
+    budget = BUDGETS[budget_name(request.base)]
+    made = [r for e in data.heldout for r in renderer.rows(e.conversation, budget, e.silent)]
+    return [r for r in made if len(r.ids) <= renderer.context]
 
 
 def _unfinished(request: Request, data: Dataset) -> Job:
@@ -177,7 +187,7 @@ def _as_begun(request: Request, job: Job, say: Callable[[str], None]) -> Request
     path = job.folder / BEGUN
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        kept["recipe"], kept["gguf"] = Recipe(**kept["recipe"]), tuple(kept["gguf"])
+        kept["recipe"], kept["gguf"] = Recipe.from_json(kept["recipe"]), tuple(kept["gguf"])
         begun = replace(request, **kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(in_file(path, "", f"cannot be resumed from ({error})", "begin a new job")) from None
@@ -204,6 +214,7 @@ def _trainer(
     request: Request,
     job: Job,
     rows: list[Row],
+    heldout: list[Row],
     renderer: Renderer,
     folder: Path,
     say: Callable[[str], None],
@@ -228,6 +239,7 @@ def _trainer(
         pad=next(iter(renderer.end_ids)),
         device=device,
         say=say,
+        heldout=heldout,
     )
 
 
@@ -270,6 +282,7 @@ def _register(
         write_json(stage / "training" / "recipe.json", request.recipe.to_json())
         write_json(stage / "training" / "dataset.json", dict(data.card))
         write_json(stage / "training" / "curve.json", list(trained.losses))
+        write_json(stage / "training" / "heldout.json", trained.heldout.to_json())
         write_text(stage / "training" / "prime.txt", data.prime)
         meta = {
             "job": job.id,
@@ -280,6 +293,8 @@ def _register(
             "seconds": round(trained.seconds, 1),
             "loss": round(trained.last_loss, 4),
             "skipped_steps": trained.skipped,
+            "heldout_loss": _shown(trained.heldout.loss),
+            "best_step": trained.heldout.step,
             "control": "shuffled labels" if request.shuffle else "",
             "signals": signals(request.town, request.role),
         }
@@ -287,6 +302,11 @@ def _register(
         version = register(request.home, model, request.role, stage, request.base, meta)
     _remember(request, data, version)
     return version
+
+
+def _shown(loss: float) -> float | None:
+    """A loss as a manifest has it; None where nobody looked."""
+    return round(loss, 4) if math.isfinite(loss) else None
 
 
 def _export(request: Request, stage: Path) -> None:

@@ -2,7 +2,7 @@
 
 It knows nothing of towns, beads or the registry (``training/run.py`` does); it is given rows and a folder
 and leaves an adapter. Order of a step: forward and backward over the batch in pieces that fit, the NaN
-handler's word, clip, optimizer, listeners, checkpoint.
+handler's word, clip, optimizer, listeners, a look at the held-out rows, checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,18 @@ from ..rendering.render import Row
 from . import checkpoints
 from .adapter import adapter_state, set_adapter_state, token_loss
 from .callbacks import CallbackGroup
+from .heldout import Best, in_batches, looks_at, sample
 from .loader import Batch, collate, plan_batches
+from .metrics import Meter
 from .numerics import NanHandler, finite_or_raise
 from .recipe import Recipe
+from .schedule import rate_share
 
 if TYPE_CHECKING:
     import torch
 
-KEEP = 2
+BEST = "best"
+"""The folder, beside the checkpoints, of the adapter with the best held-out loss."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Trained:
     skipped: int
     stopped: bool
     device: str
+    heldout: Best = field(default_factory=Best)
+    """The looks at the held-out rows; the adapter that is left is that of ``heldout.step`` if kept."""
 
     @property
     def last_loss(self) -> float:
@@ -54,14 +60,7 @@ class _State:
     tokens: int
     seconds: float
     losses: list[float]
-
-
-def rate_share(step: int, total: int, warmup: float) -> float:
-    """Share of the recipe's rate at a step counted from 0: a straight warm-up, then half a cosine to zero."""
-    up = max(1, round(total * warmup))
-    if step < up:
-        return (step + 1) / up
-    return 0.5 * (1.0 + math.cos(math.pi * (step - up) / max(1, total - up)))
+    best: Best = field(default_factory=Best)
 
 
 class Trainer:
@@ -78,6 +77,7 @@ class Trainer:
         pad: int,
         device: str,
         say: Callable[[str], None],
+        heldout: Sequence[Row] = (),
     ) -> None:
         import torch
 
@@ -89,6 +89,9 @@ class Trainer:
             self.weights, lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
         )
         self.nan = NanHandler(recipe.max_nan, folder)
+        self.heldout = sample(heldout)
+        self.looks = looks_at([b.epoch for b in self.steps], recipe.eval_steps) if heldout else frozenset()
+        self.meter = Meter(sum(p.numel() for p in model.parameters()), device)
         self.state = _State(0, 0, 0.0, [])
         self.stop_asked = False
 
@@ -100,15 +103,20 @@ class Trainer:
         if found.checkpoint is None:
             return 0
         point = found.checkpoint
-        set_adapter_state(self.model, point.adapter)
-        if point.optimizer is not None:
-            checkpoints.restore_optimizer(self.optimizer, point.optimizer.tensors, point.optimizer.meta)
+        self._put_back(point)
         if point.rng is not None:
             checkpoints.set_rng_state(point.rng.tensors, point.rng.meta)
         state = point.state
         self.nan.restore(state["nan"])
-        self.state = _State(point.step, state["tokens"], state["seconds"], list(state["losses"]))
+        best = Best.from_json(state["best"]) if "best" in state else Best()
+        self.state = _State(point.step, state["tokens"], state["seconds"], list(state["losses"]), best)
         return point.step
+
+    def _put_back(self, point: checkpoints.Checkpoint) -> None:
+        """A checkpoint's adapter and optimizer; where the run stands is not touched."""
+        set_adapter_state(self.model, point.adapter)
+        if point.optimizer is not None:
+            checkpoints.restore_optimizer(self.optimizer, point.optimizer.tensors, point.optimizer.meta)
 
     def run(self) -> Trained:
         """Train to the end, or until ``stop_asked``; the newest state is always in a checkpoint then.
@@ -116,17 +124,27 @@ class Trainer:
         Raises NonRetriableError after too many NaN steps, and for an adapter that is not finite."""
         self.model.train()
         self.listeners.on_start()
-        while self.state.step < len(self.steps) and not self.stop_asked:
+        if not checkpoints.checkpoints(self.folder):
+            self.checkpoint()  # a state to go back to, should numbers be lost before the first one is due
+        while self.state.step < len(self.steps) and not self.stop_asked and not self._early():
             self._step(self.steps[self.state.step])
+            if self.state.step in self.looks:
+                self._look()
             if self.state.step % self.recipe.checkpoint_steps == 0:
                 self.checkpoint()
-        if self.stop_asked:
+        s = self.state
+        stopped = s.step < len(self.steps) and not self._early()
+        if stopped:
             self.checkpoint()
         else:
+            self._take_best()
             finite_or_raise(adapter_state(self.model))
-        s = self.state
-        stopped = s.step < len(self.steps)
-        return Trained(s.step, s.tokens, s.seconds, tuple(s.losses), self.nan.skipped, stopped, self.device)
+        skipped, losses = self.nan.skipped, tuple(s.losses)
+        return Trained(s.step, s.tokens, s.seconds, losses, skipped, stopped, self.device, s.best)
+
+    def _early(self) -> bool:
+        """Whether the held-out loss has not become better for as many looks as the recipe waits."""
+        return 0 < self.recipe.patience <= self.state.best.worse
 
     def _step(self, batch: Batch) -> None:
         import torch
@@ -134,14 +152,19 @@ class Trainer:
         began = time.perf_counter()
         loss, tokens = self._backward(batch)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.grad_clip))
-        share = rate_share(self.state.step, len(self.steps), self.recipe.warmup)
+        r = self.recipe
+        share = rate_share(self.state.step, len(self.steps), r.warmup, r.schedule, r.decay, r.floor)
+        share *= self.nan.scale
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * share
         number = self.state.step + 1
-        if self.nan.check(loss, norm, step=number, batch=batch.rows) == "ok":
+        word = self.nan.check(loss, norm, step=number, batch=batch.rows)
+        if word == "ok":
             self.optimizer.step()
         else:
-            self.listeners.on_nan(number, {"loss": loss, "grad_norm": norm})
+            self.listeners.on_nan(number, {"loss": loss, "grad_norm": norm, "scale": self.nan.scale})
+        if word == "restore":
+            self._go_back()
         self.optimizer.zero_grad(set_to_none=True)
         took = time.perf_counter() - began
         s = self.state
@@ -152,9 +175,9 @@ class Trainer:
             "loss": loss,
             "lr": self.recipe.rate * share,
             "grad_norm": norm,
-            "tokens_per_second": tokens / took,
             "epoch": batch.epoch,
             "steps": len(self.steps),
+            **self.meter.read(tokens, took),
         }
         self.listeners.on_step(number, metrics)
 
@@ -174,17 +197,67 @@ class Trainer:
         with torch.autocast(on, torch.bfloat16, enabled=on == "cuda"):
             return token_loss(self.model, ids.to(on), labels.to(on), mask.to(on))
 
+    # -- the held-out rows --------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """The held-out loss now; an adapter that is the best so far is kept apart."""
+        with self.listeners.during("evaluating"):
+            s, loss = self.state, self.heldout_loss()
+            s.best = s.best.after(s.step, loss)
+            if s.best.step == s.step and self.recipe.keep_best:
+                checkpoints.save(self.folder / BEST, s.step, adapter_state(self.model), {"loss": loss})
+                checkpoints.keep_last(self.folder / BEST, 1)
+            self.listeners.on_eval(s.step, {"heldout_loss": loss, "best": s.best.loss})
+
+    def heldout_loss(self) -> float:
+        """Mean loss per supervised token over the held-out rows, without dropout."""
+        import torch
+
+        total, count = 0.0, 0
+        self.model.eval()
+        with torch.no_grad():
+            for rows in in_batches(self.heldout, self.recipe.batch_tokens):
+                loss, tokens = self._loss(*collate(rows, self.pad))
+                total, count = total + float(loss), count + tokens
+        self.model.train()
+        return total / max(1, count)
+
+    def _take_best(self) -> None:
+        """End with the adapter of the best look, where that was not the last step."""
+        best = self.state.best
+        if not self.recipe.keep_best or best.step in (0, self.state.step):
+            return
+        found = checkpoints.latest(self.folder / BEST)
+        if found.checkpoint is None:
+            self.say(f"the best adapter (step {best.step}) cannot be read; the last one is kept")
+            return
+        set_adapter_state(self.model, found.checkpoint.adapter)
+        self.say(f"kept the adapter of step {found.checkpoint.step}: held-out loss {best.loss:.4f}")
+
+    # -- checkpoints --------------------------------------------------------------------------------
+
+    def _go_back(self) -> None:
+        """The adapter and optimizer of the last good state; the run goes on with the next batch."""
+        found = checkpoints.latest(self.folder)
+        if found.checkpoint is not None:
+            self._put_back(found.checkpoint)
+            self.say(f"back to the state of step {found.checkpoint.step}, at {self.nan.scale:g} of the rate")
+
     def checkpoint(self) -> Path:
-        """Write everything that the run needs to go on."""
+        """Write everything that the run needs to go on. Raises NonRetriableError for an adapter with NaN."""
         s = self.state
-        path = checkpoints.save(
-            self.folder,
-            s.step,
-            adapter_state(self.model),
-            {"tokens": s.tokens, "seconds": s.seconds, "losses": s.losses, "nan": self.nan.state()},
-            optimizer=checkpoints.flatten_optimizer(self.optimizer),
-            rng=checkpoints.rng_state(),
-        )
-        checkpoints.keep_last(self.folder, KEEP)
-        self.listeners.on_checkpoint(path)
+        with self.listeners.during("checkpointing"):
+            adapter = adapter_state(self.model)
+            finite_or_raise(adapter)
+            state = {"tokens": s.tokens, "seconds": s.seconds, "losses": s.losses, "nan": self.nan.state()}
+            path = checkpoints.save(
+                self.folder,
+                s.step,
+                adapter,
+                state | {"best": s.best.to_json()},
+                optimizer=checkpoints.flatten_optimizer(self.optimizer),
+                rng=checkpoints.rng_state(),
+            )
+            checkpoints.keep_last(self.folder, self.recipe.keep)
+            self.listeners.on_checkpoint(path)
         return path
