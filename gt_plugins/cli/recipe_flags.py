@@ -1,4 +1,4 @@
-"""Every key of a recipe as a flag, made from the recipe itself: ``--rate``, ``--no-packing``, ``--config`` …"""
+"""Every key of a recipe as a flag, made from the recipe itself: ``--rate``, ``--no-packing`` …"""
 
 from __future__ import annotations
 
