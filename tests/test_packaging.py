@@ -6,6 +6,7 @@ dependencies, and links to those distributions alone that its core dependencies 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -225,3 +226,16 @@ def test_a_plain_install_attaches_captures_and_scrubs(plain: Path, tmp_path: Pat
     left = ran(plain, "gt-plugins", "uninstall", "--town", town)
     assert left.returncode == 0, left.stderr
     assert not (town / ".beads").exists()
+
+
+def test_the_shipped_base_is_what_its_card_says() -> None:
+    from dataclasses import asdict
+
+    from gt_plugins.training.base import SHIPPED, TinyShape, hashes
+    from gt_plugins.training.pretrain import PretrainPlan
+
+    card = json.loads((SHIPPED / "base.json").read_text(encoding="utf-8"))
+    assert card["sha256"] == hashes(SHIPPED)
+    assert card["shape"] == asdict(TinyShape())
+    plan = asdict(PretrainPlan())
+    assert card["plan"] == {key: value for key, value in plan.items() if key != "shape"}

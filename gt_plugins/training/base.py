@@ -7,6 +7,7 @@ reproduces id for id (Qwen2's split, then bytes; digits one by one), so that the
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -125,8 +126,14 @@ def save_base(folder: Path, model: Any, tokenizer: Tokenizer, shape: TinyShape, 
     config["torch_dtype"] = "float16"
     config["architectures"] = ["LlamaForCausalLM"]
     write_json(folder / "config.json", config)
-    write_json(folder / "base.json", {"shape": asdict(shape), **card})
     save_tokenizer(folder, tokenizer, shape.context)
+    write_json(folder / "base.json", {"shape": asdict(shape), **card, "sha256": hashes(folder)})
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make the model what it is, as its data card holds them."""
+    names = ("model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja")
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 
 def base_path(base: str) -> Path:

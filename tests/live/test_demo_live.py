@@ -1,0 +1,25 @@
+"""``make demo-live`` from end to end: what the issue of the whole thread asks to be shown in a real town."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gt_plugins.sim import demo_live
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def test_the_whole_thread_in_a_real_town(tools: None, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = demo_live.play(tmp_path / "live", said.append, patrols=1, reports=3, decisions=600)
+    assert found["live_sessions"] >= 1, "SessionEnd of the real client fires and the session is captured"
+    assert len(found["job_beads"]) == 1 and found["job_beads"][0].endswith("closed")
+    assert found["prime_whole"] and found["prime_characters"] <= 10_000
+    assert any("Patrol done." in turn for turn in found["tuned_turns"])
+    assert any(turn.startswith("{") or "gt " in turn for turn in found["tuned_turns"])
+    assert found["leaked"] == []
+    assert found["stock_after_kill"]
+    assert found["left_behind"] == []
+    assert any("below threshold" in line for line in said), "before it is evaluated the gate refuses"
