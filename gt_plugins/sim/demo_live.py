@@ -123,6 +123,7 @@ def attach(scene: Scene) -> None:
     from .live_town import snapshot
 
     scene.found["before"] = snapshot(scene.live)
+    scene.found["before_settings"] = _settings(scene)
     own = Path(sys.executable).parent
     ran = scene.live.run(str(own / "gt-plugins"), "install", "--yes", "--consent-by", "demo").checked()
     scene.say(ran.out.strip())
@@ -364,12 +365,34 @@ def leave(scene: Scene) -> None:
     scene.live.extra_path.clear()
     before, after = scene.found.pop("before"), snapshot(scene.live)
     changed = sorted(k for k in {**before, **after} if before.get(k) != after.get(k))
-    theirs = [k for k in changed if k.startswith((".beads", "deacon", "demo", "settings", ".claude"))]
-    scene.found["changed_by_gt"] = theirs
-    scene.found["left_behind"] = [k for k in changed if k not in theirs]
-    scene.say(f"uninstalled; left behind: {scene.found['left_behind'] or 'nothing'}; gt's own: {theirs}")
-    if scene.found["left_behind"]:
-        raise FinetuneError(f"uninstall left {', '.join(scene.found['left_behind'])}")
+    left = [k for k in changed if _is_ours(k)]
+    if scene.found.pop("before_settings") == _settings(scene):
+        left = [k for k in left if k != "settings/config.json"]
+    if "gt-hook" in _text(scene.live.home / ".claude/settings.json"):
+        left.append("~/.claude/settings.json")
+    scene.found["changed_by_gt"] = [k for k in changed if k not in left]
+    scene.found["left_behind"] = left
+    scene.say(
+        f"uninstalled; left behind: {left or 'nothing'}; changed by gt: {len(changed) - len(left)} files"
+    )
+    if left:
+        raise FinetuneError(f"uninstall left {', '.join(left)}")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a path of the town is one that we write to; all others are gt's, bd's and the client's."""
+    folders = (".corpus", ".checkpoints", ".finetune", ".beads/formulas", "settings", "plugins")
+    return name.startswith(folders) or "finetune" in name
+
+
+def _settings(scene: Scene) -> Any:
+    """The town's settings by content: gt writes them anew in its own form."""
+    text = _text(scene.town.root / "settings/config.json")
+    return json.loads(text) if text else None
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 if __name__ == "__main__":
