@@ -13,14 +13,12 @@ from corpus_helpers import capture, consented
 from rendering_helpers import answered, called, said
 
 from gt_plugins.corpus import dataset
-from gt_plugins.corpus.dataset import Dataset, Example, Verdict
+from gt_plugins.corpus.dataset import Built, Dataset, Example, Options, split
 from gt_plugins.corpus.store import StoredSession
 from gt_plugins.roles.profile import load_profile
 from gt_plugins.sim.sessions import Written, write_sessions
 from gt_plugins.town.root import Town
 from gt_plugins.transcripts.model import Session, Turn
-
-KEEP: Callable[[Example], Verdict | None] = lambda _: None  # noqa: E731
 
 
 def played(town: Town, projects: Path, role: str = "deacon", decisions: int = 12) -> list[Written]:
@@ -51,7 +49,7 @@ def session(
     return Session(name, "claude", tuple(turns), models=("m1",), started=started, role="deacon", beads=beads)
 
 
-def stored(found: Session, outcome: str = "unknown", tuned: bool = False) -> StoredSession:
+def stored(found: Session, outcome: str = "good", tuned: bool = False) -> StoredSession:
     return StoredSession(found, "p1", "Ann", outcome, "2026-03-02T00:00:00Z", tuned=tuned)
 
 
@@ -70,18 +68,30 @@ PATROL = (
 )
 
 
-def build(
-    *found: StoredSession,
-    suite: Iterable[str] = (),
-    filters: Callable[[Example], Verdict | None] = KEEP,
-    slim: Callable[[str], str] = lambda stock: f"slim of {len(stock)}",
-) -> tuple[list[Example], Counter[str], str]:
-    return dataset.build(found, load_profile("deacon"), slim, suite, filters)
+def build(*found: StoredSession, slim: Callable[[str], str] | None = None, **options: Any) -> Built:
+    """The dataset of some sessions; ``options`` are those of ``Options``."""
+    make = slim or (lambda stock: f"slim of {len(stock)}")
+    return dataset.build(found, load_profile("deacon"), make, Options(**options))
 
 
-def write(folder: Path, examples: list[Example], **more: Any) -> Dataset:
-    options = {"drops": {}, "prime": "You watch.", "budget": "tiny"} | more
-    return dataset.write(folder, "deacon", examples, **options)
+def every(built: Built) -> list[Example]:
+    """The examples of both sides."""
+    return [*built.train, *built.heldout]
+
+
+def of(examples: Iterable[Example], **more: Any) -> Built:
+    """A dataset of these examples, whatever they are."""
+    found = tuple(examples)
+    sides = split(found)
+    options = {"prime": "You watch.", "drops": Counter(), "split": sides, "facts": {}} | more
+    train, rest = (
+        tuple(e for e in found if sides.sides[e.session] == side) for side in ("train", "heldout")
+    )
+    return Built(train=train, heldout=rest, **options)
+
+
+def write(folder: Path, examples: Iterable[Example], **more: Any) -> Dataset:
+    return dataset.write(folder, "deacon", of(examples, **more))
 
 
 def renamed(example: Example, name: str) -> Example:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from dataset_helpers import NUDGE, PATROL, build, played, session, stored
+from dataset_helpers import NUDGE, PATROL, build, every, played, session, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendering_helpers import answered, assistant, called, said, user
 
 from gt_plugins.corpus import dataset
 from gt_plugins.corpus.assemble import build_dataset, slimmer, suite_texts
-from gt_plugins.corpus.dataset import OVERLAP_WORDS, Verdict, decisions, held_out, shingles, stated_reason
-from gt_plugins.corpus.filters import gt_dataset_filters
+from gt_plugins.corpus.dataset import (
+    OVERLAP_WORDS,
+    Outcomes,
+    Overlap,
+    Verdict,
+    decisions,
+    shingles,
+    stated_reason,
+)
+from gt_plugins.corpus.dataset.outcomes import DEFAULT
 from gt_plugins.corpus.store import Store
 from gt_plugins.errors import UserError
 from gt_plugins.evaluation.builtin import held_out_cases
 from gt_plugins.evaluation.suites import decision_body
 from gt_plugins.prime.slim import slim
-from gt_plugins.rendering.conversation import Conversation, Message, from_request, prime_in
+from gt_plugins.rendering.conversation import Conversation, Message, from_request, prime_in, prime_of
 from gt_plugins.rendering.render import TINY, Renderer
 from gt_plugins.roles.profile import load_profile
 from gt_plugins.sim.situations import POLICIES
@@ -30,6 +40,12 @@ from gt_plugins.town.root import Town
 from gt_plugins.training.base import SHIPPED
 
 DEACON = load_profile("deacon")
+
+
+def made(*found: Any, **options: Any) -> tuple[list[dataset.Example], Counter[str], str]:
+    """Examples of both sides, drops, prime."""
+    built = build(*found, **options)
+    return every(built), built.drops, built.prime
 
 
 def decided(*messages: Message) -> list[tuple[str, str, str]]:
@@ -92,7 +108,7 @@ def test_the_reason_is_the_sessions_own(words: str, reason: str) -> None:
 
 
 def test_a_session_becomes_a_chat_and_its_decisions() -> None:
-    examples, drops, prime = build(stored(session(*PATROL)))
+    examples, drops, prime = made(stored(session(*PATROL)))
     assert [(e.id, e.kind, e.actions) for e in examples] == [
         ("s1/chat", "chat", ()),
         ("s1/decisions", "decision", ("nudge", "create-cleanup-wisp")),
@@ -111,7 +127,7 @@ def test_a_session_becomes_a_chat_and_its_decisions() -> None:
 
 def test_a_decision_is_asked_as_a_suite_asks_it() -> None:
     """The ids of a decision's question are those of the gate's request for such a case."""
-    examples, _, _ = build(stored(session(*PATROL)), slim=lambda _: "You watch the town.")
+    examples, _, _ = made(stored(session(*PATROL)), slim=lambda _: "You watch the town.")
     asked = next(e for e in examples if e.kind == "decision").conversation
     evidence = asked.messages[0].blocks[0]["text"].partition("\n\nAllowed: ")[0]
     case = replace(held_out_cases("deacon")[0], evidence=evidence)
@@ -128,7 +144,7 @@ def test_turns_outside_the_fence_are_shown_and_never_taught() -> None:
         ("", "gt nudge --all 'x'", "?"),
         ("Done.", "", ""),
     )
-    examples, drops, _ = build(stored(session(*steps)))
+    examples, drops, _ = made(stored(session(*steps)))
     assert drops["turn: outside the fence"] == 2
     chat = examples[0]
     assert chat.silent == (3, 5) and len(chat.conversation.messages) == 8
@@ -140,7 +156,7 @@ def test_a_tool_that_the_role_has_not_is_outside_the_fence() -> None:
     odd = session(("", "gt hook", "empty"), ("Done.", "", ""))
     calls = ({"type": "tool_use", "id": "1", "name": "Write", "input": {"path": "x"}},)
     turns = (*odd.turns, replace(odd.turns[2], id="w", blocks=calls))
-    examples, drops, _ = build(stored(replace(odd, turns=turns)))
+    examples, drops, _ = made(stored(replace(odd, turns=turns)))
     assert drops == {"turn: outside the fence": 1} and len(examples[0].silent) == 1
 
 
@@ -149,10 +165,10 @@ def test_every_drop_has_a_reason() -> None:
     mute = replace(session(name="s3"), turns=session(name="s3").turns[:2])
     blind = session(NUDGE, name="s4")
     again = replace(session(*PATROL), id="s5")
-    examples, drops, _ = build(*map(stored, (session(*PATROL), silent, mute, blind, again)))
+    examples, drops, _ = made(*map(stored, (session(*PATROL), silent, mute, blind, again)))
     assert drops == {
         "turn: outside the fence": 1,
-        "chat: nothing in it that the role may do": 1,
+        "chat: nothing in it that may be taught": 1,
         "session: no reply in it": 1,
         "decision: no evidence before it": 1,
         "chat: same as another": 1,
@@ -163,14 +179,14 @@ def test_every_drop_has_a_reason() -> None:
 
 @pytest.mark.parametrize("outcome", ["bad", "rejected", "reopened", "abandoned"])
 def test_what_went_badly_does_not_train(outcome: str) -> None:
-    examples, drops, _ = build(stored(session(*PATROL), outcome), filters=gt_dataset_filters)
+    examples, drops, _ = made(stored(session(*PATROL), outcome), outcomes=Outcomes(DEFAULT))
     assert examples == [] and drops == {f"chat: outcome {outcome}": 1, f"decision: outcome {outcome}": 2}
 
 
 def test_what_our_own_models_did_does_not_train() -> None:
-    examples, drops, _ = build(stored(session(*PATROL), tuned=True), filters=gt_dataset_filters)
+    examples, drops, _ = made(stored(session(*PATROL), tuned=True))
     assert examples == [] and drops["chat: session of a tuned model"] == 1
-    kept, _, _ = build(stored(session(*PATROL), "good"), filters=gt_dataset_filters)
+    kept, _, _ = made(stored(session(*PATROL), tuned=True), tuned=True)
     assert len(kept) == 2
 
 
@@ -178,10 +194,10 @@ def test_a_third_partys_filter_drops_with_its_own_words() -> None:
     def no_slit(example: dataset.Example) -> Verdict | None:
         return Verdict("slit" not in example.text(), "about slit")
 
-    examples, drops, _ = build(stored(session(*PATROL)), filters=no_slit)
+    examples, drops, _ = made(stored(session(*PATROL)), filters=no_slit)
     assert [e.actions for e in examples] == [("nudge",)]
     assert drops == {"chat: about slit": 1, "decision: about slit": 1}
-    _, drops, _ = build(stored(session(*PATROL)), filters=lambda _: Verdict(False))
+    _, drops, _ = made(stored(session(*PATROL)), filters=lambda _: Verdict(False))
     assert drops == {"chat: a filter": 1, "decision: a filter": 2}
 
 
@@ -190,44 +206,7 @@ def test_the_newest_prime_is_the_datasets() -> None:
     late = session(NUDGE, prime="# Deacon: late", name="s2", started="2026-03-02T08:00:00Z")
     none = session(NUDGE, prime="", name="s3", started="2026-03-03T08:00:00Z")
     for order in ((early, late, none), (none, late, early)):
-        assert build(*map(stored, order), slim=lambda stock: stock)[2] == "# Deacon: late"
-
-
-# -- held out ---------------------------------------------------------------------------------------
-
-
-def sides() -> tuple[list[str], list[str]]:
-    beads = [f"dm-{n}" for n in range(200)]
-    return [b for b in beads if not held_out(b)], [b for b in beads if held_out(b)]
-
-
-def test_one_in_ten_is_held_out_for_ever() -> None:
-    _, rest = sides()
-    assert 8 <= len(rest) <= 40
-    assert held_out("dm-7") == held_out("dm-7") and [b for b in rest if not held_out(b)] == []
-
-
-def test_a_bead_is_never_on_both_sides() -> None:
-    train, rest = sides()
-
-    def worked(name: str, *beads: str) -> dataset.Example:
-        steps = (("", f"cat reports/{name}.txt", f"report of {name}"), NUDGE)
-        return stored(session(*steps, name=name, beads=beads))  # type: ignore[return-value]
-
-    examples, drops, _ = build(
-        worked("a", train[0]),
-        worked("b", train[0], train[1]),
-        worked("c", rest[0]),
-        worked("d", train[1], rest[0]),
-        worked("e", rest[0], rest[1]),
-    )  # type: ignore[arg-type]
-    assert drops == {
-        "chat: its beads are on both sides of the split": 1,
-        "decision: its beads are on both sides of the split": 1,
-    }
-    outside = {bead for e in examples if held_out(e.units[0]) for bead in e.beads}
-    inside = {bead for e in examples if not held_out(e.units[0]) for bead in e.beads}
-    assert inside == {train[0], train[1]} and outside == {rest[0], rest[1]}
+        assert made(*map(stored, order), slim=lambda stock: stock)[2] == "# Deacon: late"
 
 
 # -- overlap ----------------------------------------------------------------------------------------
@@ -239,9 +218,10 @@ words = st.lists(st.sampled_from("alpha beta gamma delta one two 7".split()), ma
 @given(words, st.integers(0, 30))
 def test_shingles_are_every_stretch_of_that_many_words(found: list[str], start: int) -> None:
     text = " ".join(found)
-    assert len(shingles(text)) <= max(0, len(found) - OVERLAP_WORDS + 1)
+    assert len(set(shingles(text))) <= max(0, len(found) - OVERLAP_WORDS + 1)
     stretch = found[start : start + OVERLAP_WORDS]
-    shared = shingles(f"before: {', '.join(w.upper() for w in stretch)}! after") & shingles(text)
+    other = f"before: {', '.join(w.upper() for w in stretch)}! after"
+    shared = set(shingles(other)) & set(shingles(text))
     assert bool(shared) or len(stretch) < OVERLAP_WORDS
 
 
@@ -249,18 +229,28 @@ def test_an_example_that_shares_words_with_a_suite_is_dropped_and_counted() -> N
     evidence = held_out_cases("deacon")[0].evidence
     assert len(evidence.split()) > OVERLAP_WORDS
     planted = (("", "cat reports/03.txt", f"Yesterday:\n{evidence.upper()}\nand so on"), NUDGE)
-    clean, none, _ = build(stored(session(*PATROL)), suite=suite_texts("deacon"))
+    clean, none, _ = made(stored(session(*PATROL)), overlap=Overlap(suite_texts()))
     assert len(clean) == 2 and not none
-    examples, drops, _ = build(stored(session(*PATROL, *planted)), suite=suite_texts("deacon"))
+    examples, drops, _ = made(stored(session(*PATROL, *planted)), overlap=Overlap(suite_texts()))
     reason = f"shares {OVERLAP_WORDS} words with a suite"
     assert drops == {f"chat: {reason}": 1, f"decision: {reason}": 1}
     assert [e.actions for e in examples] == [("nudge", "create-cleanup-wisp")]
 
 
-def test_other_roles_suites_do_not_count() -> None:
-    texts = set(suite_texts("deacon"))
-    assert texts == {c.evidence for c in held_out_cases("deacon")}
-    assert set(suite_texts("crew")) == set()
+def test_every_suite_that_is_registered_counts() -> None:
+    texts = suite_texts()
+    assert {f"{role}-decisions" for role in POLICIES} <= set(texts)
+    case = held_out_cases("boot")[0].evidence
+    planted = (("", "cat reports/03.txt", case), NUDGE)
+    built = build(stored(session(*PATROL, *planted)), overlap=Overlap(texts))
+    assert built.facts["overlap"]["found"] == {"boot-decisions": 2}
+
+
+def test_a_short_case_counts_as_a_whole() -> None:
+    short = "nux idles for forty minutes and answers nothing"
+    overlap = Overlap({"mine": [short, "too short to count"]})
+    assert overlap.find(f"they say: {short.upper()}!") == "mine"
+    assert overlap.find(short.rpartition(" ")[0]) == "" == overlap.find("too short to count")
 
 
 # -- from a corpus ----------------------------------------------------------------------------------
@@ -289,27 +279,27 @@ def test_the_teachers_sessions_come_back_with_their_role(town: Town, tmp_path: P
 
 def test_a_dataset_of_the_teachers_sessions(town: Town, tmp_path: Path) -> None:
     found = played(town, tmp_path / "projects", decisions=20)
-    made = build_dataset(town, "deacon", tmp_path / "data")
-    assert len(made.card["sessions"]) == 5 and made.card["models"] == ["sim-teacher-1"]
-    examples = (*made.train, *made.heldout)
+    data = build_dataset(town, "deacon", tmp_path / "data")
+    assert len(data.card["sessions"]) == 5 and data.card["models"] == ["sim-teacher-1"]
+    examples = (*data.train, *data.heldout)
     assert (
-        sum(len(e.actions) for e in examples) + made.card["drops"].get("decision: same as another", 0) >= 18
+        sum(len(e.actions) for e in examples) + data.card["drops"].get("decision: same as another", 0) >= 18
     )
     replies = [m for e in examples for m in e.conversation.messages if m.role == "assistant"]
     said_there = {b["text"] for m in replies for b in m.blocks if b["type"] == "text"}
     lost = {decision_text("deacon", s) for w in found for s in w.situations} - said_there
-    assert not lost or made.card["drops"]
+    assert not lost or data.card["drops"]
     assert all(e.silent == () for e in examples)
-    assert made.prime and "<gt-prime" not in made.prime and "patrol" in made.prime.lower()
+    assert data.prime and "<gt-prime" not in data.prime and "patrol" in data.prime.lower()
     with Store(town) as store:
-        stock = [dataset.prime_of(s.session.turns) for s in store.sessions("deacon")]
-    assert made.prime in {prime_in(slim(t, "deacon", tokens=240, rules=DEACON.rules).text) for t in stock}
+        stock = [prime_of(s.session.turns) for s in store.sessions("deacon")]
+    assert data.prime in {prime_in(slim(t, "deacon", tokens=240, rules=DEACON.rules).text) for t in stock}
 
 
 def test_a_prime_is_made_small_without_its_tags(town: Town) -> None:
     stock = "# Deacon Context\n\nrole:deacon\n" + "Much to read.\n" * 200
-    made = slimmer(town, DEACON, "tiny")(stock)
-    assert made and "gt-prime" not in made
+    small = slimmer(town, DEACON, "tiny")(stock)
+    assert small and "gt-prime" not in small
     assert slimmer(town, DEACON, "/models/other")(stock) != ""
 
 

@@ -128,18 +128,16 @@ def test_two_suites_of_one_name_are_refused(site: Site) -> None:
 def test_its_evidence_and_its_filter_keep_examples_out(site: Site) -> None:
     from gt_plugins.corpus.assemble import plugin_filters, suite_texts
 
-    def example(text: str, outcome: str = "") -> Example:
+    def example(text: str) -> Example:
         asked = conversation([user(said(text))])
-        return Example("1", "chat", "deacon", "s", (), outcome, False, (), asked)
+        return Example("1", "chat", "deacon", "s", (), "", False, (), asked)
 
     site.install_example()
-    assert "The kiln of nux is on fire." in set(suite_texts("deacon"))
+    assert "The kiln of nux is on fire." in suite_texts()["example-fires"]
     judge = plugin_filters()
     verdict = judge(example("a kiln"))
     assert verdict is not None and not verdict.keep and verdict.reason == "about fires"
     assert judge(example("a bell")) is None
-    bad = judge(example("a bell", "bad"))
-    assert bad is not None and bad.reason == "outcome bad"
 
 
 def test_its_section_stands_in_the_prime(site: Site, tmp_path: Path) -> None:

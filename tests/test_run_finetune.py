@@ -74,7 +74,9 @@ def test_what_is_wrong_is_said_in_one_line_before_any_work(args: tuple[str, ...]
 
 @pytest.mark.slow
 def test_it_trains_a_version_without_a_town(tmp_path: Path):
-    from gt_plugins.corpus.dataset import Example, write
+    from dataset_helpers import write
+
+    from gt_plugins.corpus.dataset import Example
     from gt_plugins.rendering.conversation import Conversation, Message
 
     asked = Message("user", ({"type": "text", "text": "session alive, task none"},))
@@ -84,7 +86,7 @@ def test_it_trains_a_version_without_a_town(tmp_path: Path):
         Example(f"s{i}/0", "decision", "deacon", f"s{i}", (), "unknown", False, ("m",), talk, (), ("no-op",))
         for i in range(4)
     ]
-    write(tmp_path / "data", "deacon", examples, {}, "", "tiny")
+    write(tmp_path / "data", examples, prime="")
     done = finetune(
         *("--role", "deacon", "--dataset", tmp_path / "data", "--checkpoints", tmp_path / "jobs"),
         *("--models", tmp_path / "models", "--epochs", "1", "--rank", "2", "--threads", "1", "--json"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..durable import read_lines
 from ..errors import UserError
 from ..plugins import plugin_manager
 from ..rendering.conversation import prime_in
@@ -12,25 +16,64 @@ from ..roles.profile import Profile, load_profile
 from ..settings import load_settings
 from ..town.root import Town
 from . import dataset
-from .dataset import Dataset, Example, Verdict
+from .dataset import Dataset, Example, Facts, Finder, Ids, Length, Options, Outcomes, Overlap, Redraw, Verdict
+from .dataset.outcomes import DEFAULT
+from .dedup import NEAR
 from .outcomes.compute import compute
-from .store import Store, exists
+from .outcomes.rows import decision_outcomes
+from .store import Store, exists, now
 
 
-def build_dataset(town: Town, role: str, out: Path, base: str = "tiny") -> Dataset:
-    """Write ``out`` and note it in the corpus. Raises UserError where there is no corpus."""
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody asks of a dataset."""
+
+    base: str = "tiny"
+    formats: Sequence[str] = dataset.FORMATS
+    outcomes: Sequence[str] | None = DEFAULT
+    """None: every outcome."""
+    tuned: bool = False
+    near: float = NEAR
+    length: str = "window"
+    max_tokens: int = 0
+    """0: the budget of a request to that base."""
+
+
+def build_dataset(
+    town: Town, role: str, out: Path, base: str = "tiny", wanted: Wanted | None = None
+) -> Dataset:
+    """Write ``out`` and note it in the corpus. Raises UserError where there is no corpus, before any work
+    also where ``out`` or what is wanted cannot be."""
     if not exists(town):
         raise UserError(f"{town.corpus_db}: no corpus yet; run `gt corpus sweep` first")
+    wanted = wanted or Wanted(base)
     profile = load_profile(role)
-    slim = slimmer(town, profile, base)
+    dataset.check_free(out)
+    length = _length(wanted)
+    slim = slimmer(town, profile, wanted.base)
     with Store(town) as store:
         compute(town, store)
-        examples, drops, prime = dataset.build(
-            store.sessions(role), profile, slim, suite_texts(role), plugin_filters()
+        redraw = _redraw(town)
+        options = Options(
+            formats=wanted.formats,
+            outcomes=Outcomes(wanted.outcomes, lambda session: labels(store, session)),
+            tuned=wanted.tuned,
+            near=wanted.near,
+            ids=Ids(store.bead_ids() | routes(town), redraw.finder.kinds),
+            overlap=Overlap(suite_texts()),
+            filters=plugin_filters(),
+            length=length,
+            redraw=redraw,
         )
-        made = dataset.write(out, role, examples, drops, prime, "tiny" if base == "tiny" else "standard")
+        built = dataset.build(store.sessions(role), profile, slim, options)
+        made = dataset.write(out, role, built, _facts(town, wanted, built))
         store.record_dataset(out, made.card["sessions"], made.hash, role)
     return made
+
+
+def labels(store: Store, session: str) -> dict[str, str]:
+    """Id of the tool call → what became of that decision, for a patrol's session."""
+    return {call: found.label for call, found in decision_outcomes(store, session).items()}
 
 
 def slimmer(town: Town, profile: Profile, base: str) -> Callable[[str], str]:
@@ -51,13 +94,11 @@ def slimmer(town: Town, profile: Profile, base: str) -> Callable[[str], str]:
     return made
 
 
-def suite_texts(role: str) -> Iterator[str]:
-    """The evidence of every held-out case of every suite of the role."""
+def suite_texts() -> dict[str, list[str]]:
+    """The evidence of every held-out case of every suite that is registered, whichever role it is for."""
     from ..evaluation.suites import all_suites
 
-    for suite in all_suites():
-        if role in suite.roles:
-            yield from (case.evidence for case in suite.cases())
+    return {suite.name: [case.evidence for case in suite.cases()] for suite in all_suites()}
 
 
 def plugin_filters() -> Callable[[Example], Verdict | None]:
@@ -69,3 +110,70 @@ def plugin_filters() -> Callable[[Example], Verdict | None]:
         return verdicts[0] if verdicts else None
 
     return judge
+
+
+def _redraw(town: Town) -> Redraw:
+    """Surrogates of an example's own, under a key that follows from the town's and tells nothing of it."""
+    from .scrub.engine import scrubber_for
+
+    scrubber = scrubber_for(town)
+    key = hmac.new(scrubber.policy.key, b"datasets", hashlib.sha256).digest()
+    return Redraw(key, Finder(scrubber.surrogates_in))
+
+
+def _length(wanted: Wanted) -> Length:
+    """How long examples may be, in the base's own tokens where its tokenizer can be read.
+
+    Raises UserError where lengths matter and it cannot."""
+    from ..errors import FinetuneError
+    from ..rendering.render import STANDARD, TINY, Budget, Renderer
+    from ..training.base import base_path
+
+    budget = TINY if wanted.base == "tiny" else STANDARD
+    tokens = wanted.max_tokens or budget.request
+    try:
+        renderer = Renderer.from_folder(base_path(wanted.base))
+    except FinetuneError as error:
+        if wanted.length != "window":
+            raise UserError(f"--length {wanted.length} needs the base's tokenizer: {error}") from None
+        return Length(wanted.length, tokens)
+    whole = Budget(1 << 40, budget.result, budget.prime, budget.reply)
+    return Length(wanted.length, tokens, lambda c: len(renderer.request(c, whole).ids))
+
+
+def _facts(town: Town, wanted: Wanted, built: dataset.Built) -> Facts:
+    from .. import __version__
+
+    rigs = {e.origin.rig for e in (*built.train, *built.heldout) if e.origin.rig}
+    return Facts(
+        budget="tiny" if wanted.base == "tiny" else "standard",
+        base=Path(wanted.base).name,
+        built_at=now(),
+        made_with=f"gastown-finetune {__version__}",
+        licences=licences(town, rigs),
+    )
+
+
+def routes(town: Town) -> set[str]:
+    """A bead id for each prefix that the town knows, from ``.beads/routes.jsonl``."""
+    path = town.root / ".beads" / "routes.jsonl"
+    prefixes = (str(line.get("prefix") or "") for line in read_lines(path))
+    return {f"{prefix.rstrip('-')}-0" for prefix in prefixes if prefix.strip("-")}
+
+
+def licences(town: Town, rigs: Iterable[str]) -> Mapping[str, str]:
+    """Rig → the first line of its licence file, empty where none is found."""
+    found = {}
+    known = town.rigs()
+    for rig in sorted(rigs):
+        folders = [known[rig] / part for part in ("mayor/rig", "refinery/rig", "")] if rig in known else []
+        files = [p for f in folders if f.is_dir() for p in sorted(f.glob("LICEN[CS]E*")) if p.is_file()]
+        files += [p for f in folders if f.is_dir() for p in sorted(f.glob("COPYING*")) if p.is_file()]
+        found[rig] = _first_line(files[0]) if files else ""
+    return found
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as handle:
+        head = handle.read(2000)
+    return next((line.strip()[:120] for line in head.splitlines() if line.strip()), path.name)

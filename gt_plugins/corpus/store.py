@@ -290,6 +290,11 @@ class Store:
         problem = f"{len(main)} sessions begin so" if main else "no such session in the corpus"
         raise UserError(f"{ref!r}: {problem}; `gt corpus search` and `gt corpus stats` show what there is")
 
+    def bead_ids(self) -> set[str]:
+        """Every bead that a stored record is about."""
+        rows = self._rows("SELECT DISTINCT bead_id FROM documents WHERE bead_id != ''")
+        return {row["bead_id"] for row in rows}
+
     def weak_identities(self) -> dict[str, int]:
         """Key of session id → identity rank, of those whose role is not known for sure (below 3)."""
         rows = self._rows("SELECT id, identity_rank FROM sessions WHERE identity_rank < 3")

@@ -114,6 +114,13 @@ class Scrubber:
         turns = tuple(replace(t, blocks=tuple(b)) for t, b in zip(session.turns, blocks, strict=True))
         return replace(session, turns=turns, cwd=cwd), counts
 
+    def surrogates_in(self, text: str) -> list[tuple[int, int, str]]:
+        """(start, end, kind) of what the layers find in ``text`` and leave because it is a surrogate."""
+        own = self._surrogates.is_own
+        return [
+            (f.start, f.end, f.kind) for f in self._find(text) if own(f.kind, text[f.start : f.end])
+        ]
+
     # --- strings
 
     def _count(self, counts: _Counts) -> Counter[str]:
