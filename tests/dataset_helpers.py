@@ -84,9 +84,7 @@ def of(examples: Iterable[Example], **more: Any) -> Built:
     found = tuple(examples)
     sides = split(found)
     options = {"prime": "You watch.", "drops": Counter(), "split": sides, "facts": {}} | more
-    train, rest = (
-        tuple(e for e in found if sides.sides[e.session] == side) for side in ("train", "heldout")
-    )
+    train, rest = (tuple(e for e in found if sides.sides[e.session] == side) for side in ("train", "heldout"))
     return Built(train=train, heldout=rest, **options)
 
 

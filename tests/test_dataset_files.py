@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from corpus_helpers import modes
-from dataset_helpers import NUDGE, PATROL, build, every, renamed, rewrite, session, stored, write
-from hypothesis import given, settings
-from rendering_helpers import texts
+from dataset_helpers import PATROL, build, every, renamed, rewrite, session, stored, write
 from typer.testing import CliRunner
 
 from gt_plugins.corpus import dataset

@@ -83,7 +83,9 @@ def told(row: dict[str, Any], span: dict[str, Any]) -> str:
 
 
 def test_a_failed_call_says_so_to_others_too() -> None:
-    failed = conversation([assistant(called("ls")), user(answered("no", is_error=True)), assistant(said("?"))])
+    failed = conversation(
+        [assistant(called("ls")), user(answered("no", is_error=True)), assistant(said("?"))]
+    )
     row = to_row(example_of(failed))
     assert row["messages"][2]["content"] == "Error: no"
     assert from_row(row).conversation.messages == failed.messages
@@ -122,7 +124,10 @@ def test_a_reply_with_an_id_from_nowhere_is_not_taught(command: str, silent: tup
 
 
 def test_a_decision_whose_reason_names_an_id_from_nowhere_is_dropped() -> None:
-    steps = (("", "cat reports/01.txt", "nux waits"), ("dm-9zz waits for review.", "gt nudge demo/polecats/nux 'go'", "ok"))
+    steps = (
+        ("", "cat reports/01.txt", "nux waits"),
+        ("dm-9zz waits for review.", "gt nudge demo/polecats/nux 'go'", "ok"),
+    )
     built = build(stored(session(*steps, beads=("dm-1",))))
     assert built.drops["decision: an id that is not in its evidence"] == 1
     assert [e.kind for e in every(built)] == ["chat"]

@@ -1,4 +1,4 @@
-"""Training and held-out sessions: no task on both sides, what is held out is newer, repetitions on one side."""
+"""Training and held-out sessions: no task on both sides, the held-out newer, repetitions on one side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from gt_plugins.corpus.dedup import Duplicates, shingles
 from gt_plugins.rendering.conversation import Conversation
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
-WORDS = st.lists(st.sampled_from("nux slit idle dead warrant nudge wait stuck for since".split()), max_size=60)
+WORDS = st.lists(
+    st.sampled_from("nux slit idle dead warrant nudge wait stuck for since".split()), max_size=60
+)
 
 
 def bare(name: str, hours: int | None, beads: tuple[str, ...] = (), parent: str = "") -> Example:

@@ -23,7 +23,8 @@ TEMPLATE = """
 {%- for m in messages[1:] %}{{ '<|im_start|>' + m.role + '\n' }}
 {%- if m.role == 'assistant' and m.weight != 0 %}{% generation %}{{ m.content }}
 {%- for c in m.tool_calls or [] %}
-{{- '<tool_call>\n{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + '}\n</tool_call>' }}
+{{- '<tool_call>\n{"name": "' + c.function.name + '", "arguments": ' }}
+{{- c.function.arguments | tojson + '}\n</tool_call>' }}
 {%- endfor %}{{ '<|im_end|>' }}{% endgeneration %}{{ '\n' }}
 {%- else %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}
 """
@@ -95,7 +96,9 @@ def test_trl_trains_on_it_with_loss_on_what_is_taught(folder: Path, tmp_path: Pa
     made = trainer.train()
     assert made.training_loss > 0
     for row, tokens in zip(data, trainer.train_dataset, strict=True):
-        taught = tokenizer.decode([i for i, t in zip(tokens["input_ids"], tokens["labels"], strict=True) if t >= 0])
+        taught = tokenizer.decode(
+            [i for i, t in zip(tokens["input_ids"], tokens["labels"], strict=True) if t >= 0]
+        )
         for span in row["supervision"]:
             message = row["messages"][span["message"]]
             if span["part"] == "content":

@@ -1,4 +1,4 @@
-"""The data card, as JSON for programs and as Markdown for people: what is in a dataset and where it is from."""
+"""The data card, as JSON for programs and as Markdown for people: what is in a dataset, and from where."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .example import DECISION, Example
 
 TERMS = (
     "The assistant turns were written by the models named above. Whether you may train on what a provider's "
-    "model wrote is between you and the provider: read your contract. The text of a rig's files and issues is "
-    "under that rig's own licence. Everything was captured with the consent named above, and scrubbed before "
-    "it was stored; scrubbing is not perfect, so do not publish this."
+    "model wrote is between you and the provider: read your contract. The text of a rig's files and issues "
+    "is under that rig's own licence. Everything was captured with the consent named above, and scrubbed "
+    "before it was stored; scrubbing is not perfect, so do not publish this."
 )
 
 
@@ -140,7 +140,7 @@ def _checks(card: Mapping[str, Any]) -> str:
     lengths, drawn = card.get("lengths", {}), card.get("surrogates", {})
     lines = [
         f"- Repetitions: {twice.get('exact', 0)} exact and {twice.get('near', 0)} near ones (similarity "
-        f"{twice.get('threshold', 1.0)} or more) in {twice.get('clusters', 0)} clusters; of each one is kept.",
+        f"{twice.get('threshold', 1.0)} or more) in {twice.get('clusters', 0)} clusters; each keeps one.",
         f"- {words.get('words', 0)} words in a row were looked for in the suites "
         f"{', '.join(words.get('suites', ())) or '(none)'}; {sum(words.get('found', {}).values())} examples "
         "had some and were dropped.",
@@ -148,8 +148,8 @@ def _checks(card: Mapping[str, Any]) -> str:
     ]
     if "longest" in lengths:
         lines.append(
-            f"- Length: median {lengths['median']} tokens, longest {lengths['longest']}; {lengths['over']} are "
-            f"over {lengths['limit']} (policy `{lengths['policy']}`)."
+            f"- Length: median {lengths['median']} tokens, longest {lengths['longest']}; {lengths['over']} "
+            f"are over {lengths['limit']} (policy `{lengths['policy']}`)."
         )
     return "\n".join(lines)
 

@@ -96,6 +96,4 @@ class Dataset:
 
 def said(message: Message) -> str:
     """All that is said, called or answered in a message."""
-    return "\n".join(
-        str(b.get("text") or b.get("content") or b.get("input") or "") for b in message.blocks
-    )
+    return "\n".join(str(b.get("text") or b.get("content") or b.get("input") or "") for b in message.blocks)

@@ -10,7 +10,7 @@ from ...errors import UserError
 POSITIVE = ("merged", "closed", "good")
 NEGATIVE = ("bad", "rejected", "reopened", "abandoned")
 KNOWN = (*POSITIVE, *NEGATIVE, "unknown")
-DEFAULT = (*POSITIVE, "unknown")
+DEFAULT = POSITIVE
 """What trains unless somebody asks for other outcomes."""
 
 

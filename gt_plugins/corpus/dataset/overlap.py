@@ -1,7 +1,7 @@
 """Words that an example shares with a suite: what a version is measured by must not be what it learnt.
 
-OVERLAP_WORDS words in a row are too many (Brown et al. 2020, appendix C); of a case that is shorter than that,
-but not so short that anything could say it, all of its words.
+OVERLAP_WORDS words in a row are too many (Brown et al. 2020, appendix C); of a case that is shorter than
+that, but not so short that anything could say it, all of its words.
 """
 
 from __future__ import annotations

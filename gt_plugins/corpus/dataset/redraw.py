@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from ...rendering.conversation import Message
@@ -74,9 +75,7 @@ class Finder:
         found: dict[str, str] = {}
         spans = list(self._by_layers(text)) if self._by_layers is not None else []
         for kind, form in _FORMS:
-            spans += [
-                (*m.span(), kind) for m in form.finditer(text) if self._anyone.is_own(kind, m[0])
-            ]
+            spans += [(*m.span(), kind) for m in form.finditer(text) if self._anyone.is_own(kind, m[0])]
         for start, end, kind in spans:
             if kind != "media":
                 found.setdefault(text[start:end], kind)
@@ -95,7 +94,7 @@ def _parts(run: str) -> Iterator[str]:
     for start, end in cuts:
         yield run[:start]
         yield run[end:]
-    for (_, start), (end, _) in zip(cuts, cuts[1:], strict=False):
+    for (_, start), (end, _) in pairwise(cuts):
         yield run[start:end]
 
 
@@ -133,7 +132,9 @@ class Redraw:
         self.counts["examples"] += 1
         self.counts["surrogates"] += len(fresh)
         put = _replacer(fresh)
-        messages = tuple(Message(m.role, tuple(_mapped(b, put) for b in m.blocks)) for m in conversation.messages)
+        messages = tuple(
+            Message(m.role, tuple(_mapped(b, put) for b in m.blocks)) for m in conversation.messages
+        )
         changed = replace(
             conversation, system=put(conversation.system), prime=put(conversation.prime), messages=messages
         )

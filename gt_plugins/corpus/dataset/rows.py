@@ -1,8 +1,8 @@
 """An example as one line of JSON, in the form that other trainers read too, and back.
 
-``messages`` and ``tools`` are as OpenAI, transformers' chat templates and TRL have them: the system prompt with
-the slim prime below it, then turns of user, assistant (with ``tool_calls``) and tool. ``supervision`` says
-what of them carries loss and what kind of thing it is; a reply without any has ``weight`` 0.
+``messages`` and ``tools`` are as OpenAI, transformers' chat templates and TRL have them: the system prompt
+with the slim prime below it, then turns of user, assistant (with ``tool_calls``) and tool. ``supervision``
+says what of them carries loss and what kind of thing it is; a reply without any has ``weight`` 0.
 Our own reading back gives the conversation that training renders.
 """
 
@@ -119,7 +119,7 @@ def _span(message: int, part: str, index: int, kind: str, start: int, end: int) 
 
 
 def _schema(tool: Tool) -> dict[str, Any]:
-    """A tool as templates want it. Only what is rendered is known of it: its name and what it must be given."""
+    """A tool as templates want it. All that is known of it is its name and what it must be given."""
     parameters = {
         "type": "object",
         "properties": {name: {"type": "string"} for name in tool.required},

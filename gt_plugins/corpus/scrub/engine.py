@@ -117,9 +117,7 @@ class Scrubber:
     def surrogates_in(self, text: str) -> list[tuple[int, int, str]]:
         """(start, end, kind) of what the layers find in ``text`` and leave because it is a surrogate."""
         own = self._surrogates.is_own
-        return [
-            (f.start, f.end, f.kind) for f in self._find(text) if own(f.kind, text[f.start : f.end])
-        ]
+        return [(f.start, f.end, f.kind) for f in self._find(text) if own(f.kind, text[f.start : f.end])]
 
     # --- strings
 
