@@ -10,7 +10,7 @@ from dataset_helpers import NUDGE, build, session, stored
 from serving_helpers import make_base
 
 from gt_plugins.corpus import dataset
-from gt_plugins.corpus.dataset import Dataset, held_out
+from gt_plugins.corpus.dataset import Dataset, Facts, held_out
 from gt_plugins.rendering.render import Row
 from gt_plugins.town.root import Town
 from gt_plugins.training.recipe import Recipe
@@ -28,9 +28,10 @@ def write_dataset(folder: Path, count: int = 6, role: str = "deacon") -> Dataset
     for index, name in enumerate(names):
         steps = (("", f"cat reports/{index:02}.txt", f"nux{index} is idle for {index * 9} minutes"),)
         found.append(stored(session(*steps, (NUDGE, HEARTBEAT)[index % 2], name=name)))
-    examples, drops, _ = build(*found, slim=lambda _: "You watch the town.")
-    examples = [replace(e, role=role) for e in examples]
-    return dataset.write(folder, role, examples, drops, "You watch the town.", "standard")
+    built = build(*found, slim=lambda _: "You watch the town.")
+    assert not built.heldout
+    train = tuple(replace(e, role=role) for e in built.train)
+    return dataset.write(folder, role, replace(built, train=train), Facts(budget="standard"))
 
 
 def write_small_base(folder: Path) -> Path:
