@@ -7,7 +7,7 @@ UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 OUT ?= demo-out
 
-.PHONY: help setup demo demo-live test lint types docs lock bench clean
+.PHONY: help setup demo demo-live test lint types docs lock bench bench-scrub clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -46,7 +46,11 @@ lock: $(UV)
 
 ## make bench       the benchmarks, as ratios within one run
 bench: $(VENV)/.all
-	for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+	for each in $$(grep -l "^def main" bench/*.py); do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+## make bench-scrub how well scrubbing works, by type of secret and of personal data
+bench-scrub: $(VENV)/.all
+	$(BIN)/python bench/scrub.py
 
 clean:
 	rm -rf $(VENV) $(OUT) $(OUT)-live build dist

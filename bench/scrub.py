@@ -1,225 +1,204 @@
-"""Scrubbing: megabytes per second of one core, layer by layer, beside others; recall and what must stay.
+"""How well scrubbing works, by type: ``make bench-scrub``.
 
-    python bench/scrub.py [--mb 20] [--transcripts DIR] [--seeds 20] [--no-quality]
+    python bench/scrub.py [--seeds 40] [--json]
 
-Everything is measured in one run, in processor time, so that ratios hold on a busy machine. The text is
-generated in the shape of transcripts unless a folder of real ones is given. scrubadub runs as it comes, with
-the detectors that layer 2 asks; gitleaks runs where it is on PATH. The figures of quality are of plants that
-this project made itself (tests/scrub_plants.py): a floor for regressions, no independent judgement.
+Plants of bench/scrub_cases.py and bench/scrub_people.py go into transcripts of the client's own shape; the
+folder is scrubbed as ``gt corpus scrub IN OUT`` does it, and what comes out is searched for every plant, as it
+is and undone from every encoding that it may have been nested in. Printed: recall by type, the hard negatives
+that stayed, and lines whose ids changed. Nothing of the rules is imported here. The set that judges is others'
+and not in the project.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import binascii
+import html
 import json
-import multiprocessing
-import os
 import random
-import resource
-import shutil
-import subprocess
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import urllib.parse
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from scrub_helpers import policy, scrubber
-from scrub_plants import (
-    CONTEXTS,
-    HARD_NEGATIVES,
-    TOKENS,
-    Plant,
-    draw,
-    personal,
-    secret_of,
-    structured,
-    transcript,
-)
+import scrub_cases
+import scrub_people
+from scrub_cases import Plant
 
-from gt_plugins.corpus.scrub import exact, secrets
-from gt_plugins.corpus.scrub import personal as people
+from gt_plugins.corpus.scrub.engine import Scrubber
+from gt_plugins.corpus.scrub.exact import exact_person, exact_user
+from gt_plugins.corpus.scrub.files import scrub_path
+from gt_plugins.corpus.scrub.policy import build_policy
 
-WORDS = (
-    "the deacon patrol finds a witness that has not answered since its last heartbeat and nudges it "
-    "once more before the refinery merges what polecats have pushed to their branches while gates "
-    "stay green and no escalation waits"
-).split()
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_BLOCKS = ("text", "tool_use", "tool_result")
 
 
-def passage(rng: random.Random) -> str:
-    """One tool result or reply: prose, a git log, a listing, a test run, code or JSON."""
-    lines: list[str] = []
-    kind = rng.randrange(6)
-    for number in range(rng.randint(4, 60)):
-        words = " ".join(rng.choices(WORDS, k=rng.randint(4, 14)))
-        lines.append(
-            (
-                words.capitalize() + ".",
-                f"{draw(rng, '0123456789abcdef', 40)} {words}",
-                f"-rw-r--r-- 1 root root {rng.randint(1, 99999)} Nov 23 08:{number % 60:02d} {words[:12]}.py",
-                f"tests/test_{words.split()[0]}.py::test_{number} PASSED [{number}%] in {rng.random():.3f}s",
-                f"    def {words.split()[0]}_{number}(self, token: str, count: int = {number}) -> None:",
-                json.dumps(
-                    {"id": f"hq-{draw(rng, 'abcdefgh', 3)}", "title": words, "status": "open", "n": number}
-                ),
-            )[kind]
-        )
-    return "\n".join(lines)
+def transcript(texts: list[str], rng: random.Random) -> str:
+    """JSON lines as the client writes them, each text in a prompt, a reply, a command or a result."""
+    lines: list[dict[str, Any]] = []
+    session = scrub_cases.uuid4(rng)
+    for text in texts:
+        name, kind = f"toolu_{scrub_cases.some(rng, scrub_cases.ALNUM, 24)}", rng.choice(_BLOCKS)
+        block: dict[str, Any] = {"type": kind}
+        if kind == "text":
+            block["text"] = text
+        elif kind == "tool_use":
+            block |= {"id": name, "name": "Bash", "input": {"command": text, "description": "run it"}}
+        else:
+            block |= {"tool_use_id": name, "content": rng.choice((text, [{"type": "text", "text": text}]))}
+        role = "user" if kind == "tool_result" else "assistant"
+        line = {"type": role, "uuid": scrub_cases.uuid4(rng), "sessionId": session, "cwd": "/town/deacon"}
+        line |= {"timestamp": "2026-11-23T08:06:14.063Z", "message": {"role": role, "content": [block]}}
+        if kind == "tool_result":
+            line["toolUseResult"] = {"stdout": text, "stderr": "", "interrupted": False}
+        lines.append(line)
+    return "".join(json.dumps(line, ensure_ascii=rng.random() < 0.5) + "\n" for line in lines)
 
 
-def generated(megabytes: float) -> list[str]:
-    rng = random.Random(1)
-    out: list[str] = []
-    size = 0
-    while size < megabytes * 1e6:
-        texts = [passage(rng) for _ in range(40)]
-        texts.append(rng.choice(structured(rng) + personal(rng)).text)
-        for line in transcript(texts, rng).splitlines():
-            line = line.replace("/town/deacon", "/home/rwaldau/town/deacon")
-            out.append(line)
-            size += len(line) + 1
-    return out
+def undone(text: str) -> str:
+    """The text and everything that can be read in it: escapes, percent signs, entities, base64."""
+    found = [text]
+    for _ in range(4):
+        last = found[-1]
+        plain = re.sub(r"\\u00([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), last)
+        plain = plain.replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"').replace("\\\\", "\\")
+        if plain == last:
+            break
+        found.append(plain)
+    found += [urllib.parse.unquote(found[-1]), html.unescape(found[-1])]
+    for run in _RUN.findall(found[-1]):
+        try:
+            found.append(base64.b64decode(run.replace("-", "+").replace("_", "/") + "==").decode("utf-8"))
+        except (binascii.Error, UnicodeDecodeError):
+            continue
+    return "\n".join(found)
 
 
-def real(folder: Path, megabytes: float) -> list[str]:
-    lines = [
-        x for p in sorted(folder.rglob("*.jsonl")) for x in p.read_text("utf-8", "replace").splitlines() if x
-    ]
-    if not lines:
-        raise SystemExit(f"error: no *.jsonl below {folder}")
-    size = sum(map(len, lines))
-    return lines * max(1, round(megabytes * 1e6 / size))
+def shape(line: str) -> Any:
+    """What must stay of a line: its ids and roles."""
+    value = json.loads(line)
+    blocks = value["message"]["content"]
+    ids = [(b["type"], b.get("id"), b.get("tool_use_id")) for b in blocks]
+    return value["type"], value["uuid"], value["sessionId"], ids
 
 
-def rate(call: Callable[[], Any], size: int, rounds: int = 2) -> float:
-    """Megabytes of ``size`` per second of processor time, the best of some rounds."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return size / 1e6 / best
+class Tally:
+    """What was planted, and what was left."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, str], int] = defaultdict(int)
+        self.left: dict[tuple[str, str], list[Plant]] = defaultdict(list)
+        self.kept = self.negatives = self.lines = self.broken = 0
+        self.changed: list[str] = []
+
+    def recall(self, group: str) -> tuple[float, int]:
+        total = sum(n for (g, _), n in self.seen.items() if g == group)
+        lost = sum(len(p) for (g, _), p in self.left.items() if g == group)
+        return 1 - lost / max(1, total), total
+
+    def to_json(self) -> dict[str, Any]:
+        kinds = {f"{g}/{k}": 1 - len(self.left[g, k]) / n for (g, k), n in self.seen.items()}
+        groups = {g: self.recall(g)[0] for g in ("secret", "personal", "name", "free name")}
+        kept = self.kept / max(1, self.negatives)
+        return {"groups": groups, "hard_negatives": kept, "kinds": kinds, "broken_lines": self.broken}
 
 
-def all_values(lines: list[str]) -> None:
+def scrubber() -> Scrubber:
+    exact = [e for name in scrub_people.PEOPLE for e in exact_person(name)]
+    exact += [e for name in scrub_people.USERS for e in exact_user(name)]
+    return Scrubber(build_policy(bytes(range(32)), exact, (), ()))
+
+
+def run(seeds: int) -> Tally:
+    tally = Tally()
     scrub = scrubber()
-    for at in range(0, len(lines), 200):
-        scrub.value([json.loads(x) for x in lines[at : at + 200]])
-
-
-def many_times(lines: list[str]) -> None:
-    """So often that handing the lines to a process does not count."""
-    for _ in range(8):
-        all_values(lines)
-
-
-def speed(lines: list[str]) -> dict[str, float]:
-    text = "\n".join(lines)
-    size = len(text.encode())
-    rules = policy()
-    find = exact.make_find(rules)
-    people.find("write to zora@quist.dev, (415) 555-0132")
-    found = {
-        "json.loads alone": rate(lambda: [json.loads(x) for x in lines], size),
-        "layer 1 secrets": rate(lambda: secrets.find(text), size),
-        "layer 2 personal": rate(lambda: people.find(text), size),
-        "layer 3 exact": rate(lambda: find(text), size),
-        "layers 1 + 3": rate(lambda: (secrets.find(text), find(text)), size),
-        "parse, all layers, surrogates": rate(lambda: all_values(lines), size),
-    }
-    small = "\n".join(lines[: max(1, len(lines) // 20)])
-    found["scrubadub as it comes"] = rate(lambda: plain_scrubadub(small), len(small.encode()), 1)
-    found |= gitleaks(text)
-    return found
-
-
-def plain_scrubadub(text: str) -> None:
-    from scrubadub import Scrubber
-    from scrubadub.detectors import CreditCardDetector, EmailDetector, PhoneDetector
-
-    scrub = Scrubber(detector_list=[EmailDetector, PhoneDetector, CreditCardDetector])
-    for line in text.splitlines():
-        scrub.clean(line)
-
-
-def gitleaks(text: str) -> dict[str, float]:
-    tool = shutil.which("gitleaks")
-    if tool is None:
-        return {}
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "t.jsonl").write_text(text)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        env = {**os.environ, "GOMAXPROCS": "1"}
-        command = [tool, "dir", folder, "--no-banner", "--exit-code", "0", "--max-target-megabytes", "1000"]
-        subprocess.run(command, check=False, capture_output=True, env=env)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"gitleaks": len(text.encode()) / 1e6 / used}
+        source, target = Path(folder, "in"), Path(folder, "out")
+        source.mkdir()
+        planted: list[list[Plant]] = []
+        negatives: list[list[str]] = []
+        for seed in range(seeds):
+            rng = random.Random(seed)
+            planted.append(scrub_cases.plants(rng) + scrub_people.plants(rng))
+            wrap = rng.choice(list(scrub_cases.WRAPPERS.values()))
+            negatives.append([t for n in scrub_people.negatives(rng) for t in (n, wrap(n))])
+            (source / f"{seed}-plants.jsonl").write_text(
+                transcript([p.text for p in planted[-1]], rng), "utf-8"
+            )
+            (source / f"{seed}-stay.jsonl").write_text(transcript(negatives[-1], rng), "utf-8")
+        scrub_path(scrub, str(source), str(target))
+        for seed in range(seeds):
+            _judge_plants(
+                tally, planted[seed], source / f"{seed}-plants.jsonl", target / f"{seed}-plants.jsonl"
+            )
+            _judge_negatives(
+                tally, negatives[seed], source / f"{seed}-stay.jsonl", target / f"{seed}-stay.jsonl"
+            )
+    return tally
 
 
-def two_cores(lines: list[str]) -> float:
-    """Wall time of one process over that of two with half each; 2.0 is perfect, a busy machine gives less."""
-    half = len(lines) // 2
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.map(all_values, [lines[:200], lines[:200]])
-        start = time.perf_counter()
-        pool.apply(many_times, (lines,))
-        one = time.perf_counter() - start
-        start = time.perf_counter()
-        pool.map(many_times, [lines[:half], lines[half:]], chunksize=1)
-        return one / (time.perf_counter() - start)
+def _judge_plants(tally: Tally, plants: list[Plant], before: Path, after: Path) -> None:
+    old, new = before.read_text("utf-8").splitlines(), after.read_text("utf-8").splitlines()
+    for plant, was, line in zip(plants, old, new, strict=True):
+        tally.seen[plant.group, plant.kind] += 1
+        tally.lines += 1
+        tally.broken += shape(was) != shape(line)
+        if plant.value in undone(line):
+            tally.left[plant.group, plant.kind].append(plant)
 
 
-def quality(seeds: int) -> None:
-    scrub = scrubber()
-    missed: dict[str, int] = {}
-    seen = {"secrets": 0, "personal": 0}
-    lost = {"secrets": 0, "personal": 0}
-    for seed in range(seeds):
-        rng = random.Random(seed)
-        tokens = [Plant(kind, text, text) for kind, make in TOKENS.items() for text in [make(rng)]]
-        for group, plants in (("secrets", tokens + structured(rng)), ("personal", personal(rng))):
-            for plant in plants:
-                for wrap in CONTEXTS.values():
-                    out = scrub.text(wrap(plant.text))[0]
-                    seen[group] += 1
-                    if secret_of(plant) in out or json.dumps(secret_of(plant))[1:-1] in out:
-                        lost[group] += 1
-                        missed[plant.kind] = missed.get(plant.kind, 0) + 1
-    for group in seen:
-        print(f"recall, {group:<26} {1 - lost[group] / seen[group]:8.4f}   of {seen[group]} plants")
-    kept = [wrap(text) for text in HARD_NEGATIVES for wrap in CONTEXTS.values()]
-    same = sum(scrub.text(text)[0] == text for text in kept)
-    print(f"hard negatives unchanged           {same / len(kept):8.4f}   of {len(kept)}")
-    for kind, number in sorted(missed.items()):
-        print(f"  missed: {kind} {number}")
+def _judge_negatives(tally: Tally, texts: list[str], before: Path, after: Path) -> None:
+    for text, was, line in zip(
+        texts, before.read_text("utf-8").splitlines(), after.read_text("utf-8").splitlines(), strict=True
+    ):
+        tally.negatives += 1
+        tally.kept += was == line
+        if was != line:
+            tally.changed.append(f"{text!r} → {line}")
 
 
-def main() -> None:
+def show(tally: Tally, everything: bool) -> None:
+    for (group, kind), seen in sorted(tally.seen.items()):
+        left = tally.left[group, kind]
+        print(f"{group:<10} {kind:<24} {1 - len(left) / seen:7.3f}  of {seen}")
+        for plant in left if everything else left[:0]:
+            print(f"      {plant.where}: {plant.text[:200]!r} [{plant.value[:40]}]")
+    for text in tally.changed if everything else ():
+        print(f"  changed: {text[:400]}")
+    print()
+    for group, goal in (("secret", 0.99), ("personal", 0.97), ("name", 0.97), ("free name", None)):
+        recall, total = tally.recall(group)
+        kinds = sum(g == group for g, _ in tally.seen)
+        wanted = f"goal {goal}" if goal else "names that no list holds: no goal"
+        print(f"recall, {group:<12} {recall:7.4f}  of {total} plants of {kinds} types   ({wanted})")
+    kept = tally.kept / max(1, tally.negatives)
+    print(f"hard negatives kept  {kept:7.4f}  of {tally.negatives}   (goal 0.995)")
+    print(f"lines with other ids {tally.broken:7d}  of {tally.lines}   (goal 0)")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mb", type=float, default=20.0)
-    parser.add_argument("--transcripts", type=Path)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--no-quality", action="store_true")
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--misses", action="store_true", help="show each miss")
     args = parser.parse_args()
-    lines = real(args.transcripts, args.mb) if args.transcripts else generated(args.mb)
-    print(f"{sum(map(len, lines)) / 1e6:.1f} MB, {len(lines)} lines; MB/s of one core, and times scrubadub")
-    found = speed(lines)
-    base = found["scrubadub as it comes"]
-    for name, value in found.items():
-        print(f"{name:<32} {value:9.1f} {value / base:8.1f}x")
-    print(f"{'two processes over one, wall':<32} {two_cores(lines):9.2f}x")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{'peak memory':<32} {peak:9.0f} MB, the text included")
-    if not args.no_quality:
-        quality(args.seeds)
+    tally = run(args.seeds)
+    if args.json:
+        print(json.dumps(tally.to_json(), indent=2))
+    else:
+        show(tally, args.misses)
+    fine = tally.recall("secret")[0] >= 0.99 and tally.recall("personal")[0] >= 0.97
+    return 0 if fine and tally.recall("name")[0] >= 0.97 and tally.kept >= 0.995 * tally.negatives else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

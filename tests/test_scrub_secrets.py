@@ -22,8 +22,9 @@ from scrub_plants import (
 )
 
 from gt_plugins.corpus.scrub import secrets
+from gt_plugins.corpus.scrub.formats import FORMATS
 from gt_plugins.corpus.scrub.judge import PASSWORD, TOKEN, key_strength
-from gt_plugins.corpus.scrub.rules import RULES, crc32_base62, github
+from gt_plugins.corpus.scrub.rules import crc32_base62, github
 
 SEEDS = range(3)
 
@@ -123,8 +124,8 @@ def test_what_must_stay(text: str) -> None:
 
 
 def test_every_rule_has_lower_case_keywords_that_its_pattern_announces() -> None:
-    assert len(RULES) > 90
-    for rule in RULES:
+    assert len(FORMATS) > 90
+    for rule in FORMATS:
         assert rule.pattern.groups >= 1
         assert all(k == k.lower() and len(k) >= 2 for k in rule.keywords)
 

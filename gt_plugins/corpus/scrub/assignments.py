@@ -24,9 +24,10 @@ KEYWORDS: tuple[str, ...] = tuple(
         "appkey|application_key|consumer_key|storage_key|subscription-key|subscription_key|function_key|"
         "functions-key|crypt_key|jwt|connectionstring|connection_string|connection-string|identified by|"
         "integration_key|integration-key|ingest_key|write_key|writekey|admin_key|admin-key|rpc_key|client_key|"
-        "server_key|bot_key|salt_key"
+        "server_key|bot_key|salt_key|certificate-key|presharedkey|preshared_key|psk"
     ).split("|")
 )
+KEYWORDS += tuple(k.replace("_", "-") for k in KEYWORDS if "_" in k and k.replace("_", "-") not in KEYWORDS)
 MNEMONICS = ("mnemonic", "seed phrase", "seed_phrase", "seedphrase", "recovery phrase", "recovery_phrase")
 VENDORS: tuple[str, ...] = tuple(
     (
@@ -51,7 +52,7 @@ _ASSIGN = re.compile(
 )
 _PAIR = re.compile(
     r"(?:\\{0,8}[\"'])?\s{0,4},?\s{0,4}"
-    r"(?:(?:\\+n|\n)[ \t+-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?)?"
+    r"(?:(?:\\+n|\n)(?:[ \t+>|-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?|[^\n\x00]{1,40}?[ \t]))?"
     r"(?:\\{0,8}[\"'])?[Vv]alue(?:\\{0,8}[\"'])?\s{0,3}[:=]\s{0,3}"
 )
 _ARGUMENT = re.compile(
@@ -82,6 +83,9 @@ _TRAIL = ".,:;"
 _VENDOR = re.compile(
     r"[A-Za-z0-9_. \t-]{0,24}(?:\\{0,8}[\"'`])?\]?\s{0,3}(?::=|=>|=|:)\s{0,3}"
     r"(?:\\{0,8}[\"'`])?([A-Za-z0-9][A-Za-z0-9_=/+.~-]{13,149})"
+)
+_DECLARED = re.compile(
+    r"\s{1,4}\\{0,8}\"([\w-]{2,60})\\{0,8}\"\s{0,4}\{[^{}\x00]{0,400}?\bdefault\s{0,8}=\s{0,4}\\{0,8}\"([^\"\\\s]{4,512})"
 )
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -271,6 +275,17 @@ def _quoted(text: str, opening: re.Match[str]) -> _Value | None:
     if line is not None:
         return None
     return _Value(start, close, body, True) if body else None
+
+
+def find_declared(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """``variable "db_password" { default = "…" }`` of Terraform."""
+    match = _DECLARED.match(text, end)
+    if match is None:
+        return 0
+    strength = key_strength(match[1])
+    if strength and is_secret(strength, match[1], match[2], True, True):
+        out.append(Hit(match.start(2), match.end(2), kind_of(match[1], strength)))
+    return match.end()
 
 
 def find_vendor(text: str, start: int, end: int, out: list[Hit]) -> int:

@@ -9,16 +9,23 @@ from .layers import Hit
 from .scan import entropy, starts_word
 from .surrogates import decode_base64
 
-_PEM_HEAD = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_HEAD = re.compile(
+    r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----"
+)
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY")
 _PEM_GLUE = re.compile(
     r"(?:[\s\"',|>#*]|\\+[nrt]|\\+(?=[\"'])|\\+u2192|[+](?=[\s\"'])|-(?!-)|(?<![A-Za-z0-9])\d{1,6}(?:→|\\+u2192|\\+t|[\t:|])|"
     r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset): [^\n\\\x00]{0,80})*+"
 )
 _PEM_LINE = re.compile(r"[A-Za-z0-9+/]{16,4096}={0,2}")
-_PEM_LAST = re.compile(r"[A-Za-z0-9+/]{1,76}={0,2}")
+_PEM_LAST = re.compile(r"[A-Za-z0-9/][A-Za-z0-9+/]{0,75}={0,2}")
 _PEM_CHECKSUM = re.compile(r"=[A-Za-z0-9+/]{4}")
 _PEM_LIMIT = 65_536
+_JWK = re.compile(
+    r"\\{0,16}[\"'](?:d|p|q|dp|dq|qi|k)\\{0,16}[\"']\s{0,3}:\s{0,3}"
+    r"\\{0,16}[\"']([A-Za-z0-9_-]{20,2048})"
+)
+_PREFIX = re.compile(r"[^\n\x00]{0,60}\Z")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]*+){1,3}")
 _JWT_RUN = re.compile(r"[A-Za-z0-9_-]*+")
 _USERINFO = re.compile(r"([^\s\x1b/@:\"'<>`\\\x00]{0,128}):([^\s\x1b/\"'<>`\\\x00]{1,256})@(?=[\w.\[-])")
@@ -26,11 +33,14 @@ _USER_TOKEN = re.compile(r"([A-Za-z0-9_-]{20,255})(?::)?@(?=[\w.-])")
 _ENCODED_INFO = re.compile(
     r"([\w.~-]{0,100})%3[Aa]((?:[\w.~!*+-]|%(?!40|2[Ff])[0-9A-Fa-f]{2}){1,200})%40(?=[\w.-])"
 )
-_BEARER = re.compile(r"(?:[ \t]{1,4}|%20|\+|\\u0020)(?:\\{0,4}[\"'])?([A-Za-z0-9._~+/-]{8,4096}={0,2})")
+_BEARER = re.compile(
+    r"(?:[ \t]{1,4}|%20|\+|\\u0020)(?:\\{0,4}[\"'])?"
+    r"([A-Za-z0-9._~+/-]{8,4096}(?::[A-Za-z0-9_-]{20,512})?={0,2})"
+)
 _BASIC = re.compile(r"(?:[ \t]{1,4}|%20)(?:\\{0,4}[\"'])?([A-Za-z0-9+/_-]{6,1024}={0,2})")
 _AUTHORIZATION = re.compile(
     r"(?:(?:\\{0,8}[\"'`])?\]?\s{0,3}[:=,]\s{0,3}(?:\\{0,8}[\"'`])?)"
-    r"(?:(?i:token|bot|apikey|api-key|key|oauth|sso-key|splunk|geniekey|digest|negotiate|hmac)(?:=|\s{1,2}))?"
+    r"(?:(?i:token|bot|ssws|apikey|api-key|key|oauth|sso-key|splunk|geniekey|digest|negotiate|hmac)(?:=|\s{1,2}))?"
     r"([A-Za-z0-9._~+/:-]{8,4096}={0,2})"
 )
 _COOKIES = re.compile(r"(?:\\{0,8}[\"'`])?\s{0,3}[:=]\s{0,3}(?:\\{0,8}[\"'`])?")
@@ -72,7 +82,19 @@ _AWS_SECRET = re.compile(
 def find_pem(text: str, start: int, end: int, out: list[Hit]) -> int:
     """The base64 lines after ``-----BEGIN … PRIVATE KEY-----``: whole, escaped, quoted, numbered, cut off."""
     head = _PEM_HEAD.match(text, start)
-    return _pem_lines(text, head.end(), out) if head is not None else 0
+    if head is None:
+        return 0
+    prefix = _PREFIX.search(text, max(0, start - 60), start)
+    return _pem_lines(text, head.end(), out, prefix=prefix[0] if prefix is not None else "")
+
+
+def find_jwk(text: str, start: int, end: int, out: list[Hit]) -> int:
+    """The private numbers of a JSON web key, on either side of its ``kty``."""
+    left = max(0, start - 2048, text.rfind("{", 0, start))
+    right = text.find("}", end, end + 4096)
+    for match in _JWK.finditer(text, left, right if right >= 0 else end + 4096):
+        out.append(Hit(match.start(1), match.end(1), "private_key"))
+    return right if right >= 0 else 0
 
 
 def find_putty(text: str, start: int, end: int, out: list[Hit]) -> int:
@@ -81,16 +103,32 @@ def find_putty(text: str, start: int, end: int, out: list[Hit]) -> int:
     return _pem_lines(text, count.end(), out, any_last=True) if count is not None else 0
 
 
-def _pem_lines(text: str, at: int, out: list[Hit], any_last: bool = False) -> int:
+def _pem_lines(text: str, at: int, out: list[Hit], any_last: bool = False, prefix: str = "") -> int:
+    """``prefix``: what stands before each line, as a log or a diff puts it."""
     limit = at + _PEM_LIMIT
     while at < limit:
+        before = at
         at = _PEM_GLUE.match(text, at, limit).end()  # type: ignore[union-attr]
         line = _PEM_LINE.match(text, at)
+        if prefix and (prefix.endswith("+") or line is None or line.end() - line.start() < 32):
+            line = _prefixed(text, before, len(prefix)) or line
         if line is None:
             return _pem_tail(text, at, out, any_last)
+        at = line.start()
         out.append(Hit(at, line.end(), "private_key"))
         at = line.end()
     return at
+
+
+def _prefixed(text: str, at: int, prefix: int) -> re.Match[str] | None:
+    """The line of a key behind as long a prefix as BEGIN had, give or take a digit of a clock or counter."""
+    if text[at : at + 1] != "\n":
+        return None
+    for shift in (0, 1, -1, 2, -2):
+        line = _PEM_LINE.match(text, at + 1 + prefix + shift)
+        if line is not None and text[line.end() : line.end() + 1] in ("\n", "\r", ""):
+            return line
+    return None
 
 
 def _pem_tail(text: str, at: int, out: list[Hit], any_last: bool) -> int:
@@ -279,6 +317,7 @@ FINDERS = (
     (("-----begin",), find_pem),
     (("-----end",), find_pem_end),
     (("private-lines:",), find_putty),
+    (('kty"', 'kty\\"', "kty'"), find_jwk),
     (("eyj",), find_jwt),
     (("://", ":\\/\\/"), find_url),
     (("%3a%2f%2f",), find_encoded_url),

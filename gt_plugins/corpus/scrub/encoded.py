@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
+from functools import lru_cache
 
 from .judge import is_placeholder, looks_random
 from .layers import Hit
-from .scan import word_left
+from .scan import Automaton, Haystack, word_left
 from .surrogates import decode_base64
 
 CANDIDATE = "a" * 12
@@ -30,10 +31,12 @@ _BARE_RULES = re.compile(
 _PRINTABLE = frozenset(range(32, 127)) | {9, 10, 13}
 
 
-def find_runs(text: str, starts: list[int], inner: Callable[[str], list[Hit]], out: list[Hit]) -> None:
-    """Look at each run that begins at one of ``starts`` (ascending); ``inner`` scans what one decodes to."""
+def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
+    """Every run of base64 that holds something; ``inner`` tells whether what one decodes to has anything."""
+    text = stack.text
+    out: list[Hit] = []
     done = 0
-    for start in starts:
+    for _, start, _ in _runs().hits(stack.runs()):
         if start < done:
             continue
         probe = text[start : start + 12]
@@ -41,9 +44,15 @@ def find_runs(text: str, starts: list[int], inner: Callable[[str], list[Hit]], o
             done = start + 12  # a run of one case, but the tail of a key that has a dot in it
         elif not (probe.islower() or probe.isdecimal() or probe.isupper()):
             done = _one_run(text, start, done, inner, out)
+    return out
 
 
-def _one_run(text: str, start: int, floor: int, inner: Callable[[str], list[Hit]], out: list[Hit]) -> int:
+@lru_cache(maxsize=1)
+def _runs() -> Automaton:
+    return Automaton([CANDIDATE], overlapping=False)
+
+
+def _one_run(text: str, start: int, floor: int, inner: Callable[[str], bool], out: list[Hit]) -> int:
     """Returns where the run ends."""
     begin = word_left(text, start + 1, _ALNUM, start + 1 - floor)
     for at in (begin, begin - 3, begin - 4):
@@ -69,7 +78,7 @@ def _bare(text: str, at: int, out: list[Hit]) -> int:
     return match.end()
 
 
-def _judge_run(text: str, begin: int, end: int, inner: Callable[[str], list[Hit]], out: list[Hit]) -> bool:
+def _judge_run(text: str, begin: int, end: int, inner: Callable[[str], bool], out: list[Hit]) -> bool:
     plain = _plain_text(text[begin:end])
     if plain is None:
         return False

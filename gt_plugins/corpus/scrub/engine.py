@@ -16,11 +16,14 @@ from typing import Any
 
 from ...town.root import Town
 from ...transcripts.model import Session
+from . import encoded
 from .judge import PASSWORD, key_strength
 from .layers import SEPARATOR, Hit, Layer, Policy, ScrubError
 from .policy import rules_version, town_policy
 from .scan import Automaton, forget, haystack
+from .secrets import GENERIC
 from .surrogates import BLANK_MEDIA, Surrogates
+from .views import views
 
 POLICY_VERSION = rules_version()
 """The version of the built-in rules; ``Scrubber.policy.version`` adds lists and third-party layers to it."""
@@ -31,6 +34,7 @@ _PIECE = 4
 _AROUND = 1024
 _CACHED = 256
 _CACHE = 50_000
+_DEPTH = 3
 _ID_KEYS = frozenset(
     "uuid parentUuid id tool_use_id toolUseID sessionId session_id requestId request_id leafUuid "
     "messageId promptId sourceToolAssistantUUID sourceToolUseID parent agentId logicalParentUuid "
@@ -161,6 +165,8 @@ class Scrubber:
         for rank, layer in enumerate(self.layers):
             if layer.find_keyed is not None:
                 found += self._call(layer, rank, lambda find=layer.find_keyed: find(key, text), len(text))
+        if found:
+            found += self._find_encoded(text, 0)
         if found and all(
             f.end - f.start == len(text) and self._surrogates.is_own(f.kind, text) for f in found
         ):
@@ -218,11 +224,34 @@ class Scrubber:
             found[index] = self._find(texts[index])
         return found
 
-    def _find(self, text: str) -> list[_Found]:
+    def _find(self, text: str, depth: int = 0) -> list[_Found]:
         found: list[_Found] = []
         for rank, layer in enumerate(self.layers):
             found += self._call(layer, rank, lambda find=layer.find: find(text), len(text))
+        if depth < _DEPTH:
+            found += self._find_encoded(text, depth)
+            for view in views(haystack(text)):
+                for hit in self._find(view.text, depth + 1):
+                    start, end = view.span(hit.start, hit.end)
+                    found.append(replace(hit, start=start, end=end))
         return found
+
+    def _find_encoded(self, text: str, depth: int) -> list[_Found]:
+        """Base64 in which any layer finds something, and what is known by its own encoding."""
+        layers: list[str] = []
+
+        def holds(plain: str) -> bool:
+            inner = self._find(plain, depth + 1)
+            layers.extend(min(inner, key=lambda f: f.rank).layer for _ in inner[:1])
+            return bool(inner)
+
+        hits = encoded.find(haystack(text), holds)
+        first = self.layers[0].name if self.layers else ""
+        names = iter(layers)
+        return [
+            _Found(h.start, h.end, h.kind, next(names, first) if h.kind == "base64" else first, 0)
+            for h in hits
+        ]
 
     def _call(self, layer: Layer, rank: int, find: Any, size: int) -> list[_Found]:
         try:
@@ -281,7 +310,7 @@ class Scrubber:
         allowed = self._allow_spans(text)
         claims: list[tuple[int, int]] = []
         wanted: list[_Found] = []
-        for hit in sorted(set(found), key=lambda f: (f.start - f.end, f.rank, f.start)):
+        for hit in sorted(set(found), key=_precedence):
             value = text[hit.start : hit.end]
             if self._surrogates.is_own(hit.kind, value):
                 _claim(claims, hit.start, hit.end)
@@ -319,6 +348,11 @@ class Scrubber:
         if hit.kind not in ("email", "host"):
             return False
         return value.lower().endswith(tuple(glue + a for a in self._allowed for glue in ("@", ".")))
+
+
+def _precedence(hit: _Found) -> tuple[int, int, int, bool, str]:
+    """Longest first, then the earliest layer; of two kinds for one place the one that knows its form."""
+    return hit.start - hit.end, hit.rank, hit.start, hit.kind in GENERIC, hit.kind
 
 
 def _claim(claims: list[tuple[int, int]], start: int, end: int) -> None:

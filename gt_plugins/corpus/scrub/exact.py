@@ -32,8 +32,11 @@ _HOMES = (
     "%2fusers%2f",
     "\\/home\\/",
     "\\/users\\/",
+    "~",
 )
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}(?<![.-])")
+_TILDE = re.compile(r"([a-z][a-z0-9_.-]{2,31}(?<![.-]))/")
+_SPACES = ("", " ", "\n", "\t", '"', "'", ":", "=")
 _SLUG_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,31}(?=-)")
 _INTERNAL = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,5}(?:internal|corp|lan|intranet|local|localdomain|home)(?=[:/\s\"'`)\\,;]|$)",
@@ -127,6 +130,11 @@ def _check_exact(text: str, start: int, end: int, wanted: Iterable[_Wanted], out
 def _home(text: str, start: int, end: int, out: list[Hit]) -> None:
     if "users" in text[start:end] and text[start] != "\\":
         return  # macOS writes Users; users is any folder
+    if text[start] == "~":
+        tilde = _TILDE.match(text, end)
+        if tilde is not None and tilde[1].lower() not in GENERIC_USERS and text[start - 1 : start] in _SPACES:
+            out.append(Hit(tilde.start(1), tilde.end(1), "user"))
+        return
     slug = text[start] == "-"
     if slug and start > 0 and text[start - 1] not in "/\\\"'` \n":
         return

@@ -27,7 +27,8 @@ _TOKEN_WORDS = frozenset("secret token apikey credential credentials creds jwt a
 _KEY_PAIRS = frozenset(
     "api access secret private signing encryption encrypt master auth account shared service deploy "
     "license hmac session app application consumer storage subscription function ssh webhook crypt "
-    "cipher decryption salt integration ingest write admin rpc client server bot write".split()
+    "cipher decryption salt integration ingest write admin rpc client server bot certificate "
+    "preshared".split()
 )
 _NO_TOKEN = frozenset(
     "next page continuation sync pad eos bos unk mask sep cls special stop start end added each per "
@@ -83,7 +84,7 @@ _FILLER_PART = re.compile(
 _CODE = re.compile(
     r"^(?:process\.env|os\.|env\.|self\.|this\.|config\.|settings\.|secrets\.|vars\.|request\.|req\.|args\.|opts?\.|"
     r"options\.|props\.|ctx\.|import\.meta|System\.|ENV\[|getenv|var\.|local\.|data\.|module\.|steps\.|github\.)|"
-    r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|^[A-Za-z_][\w.]*\(|^[A-Za-z_]\w*\[|^&?[A-Za-z_]\w*::"
+    r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|^[A-Za-z_][\w.]*\([^@#%^*&!+]*$|^[A-Za-z_]\w*\[|^&?[A-Za-z_]\w*::"
 )
 _PATH = re.compile(r"^(?:~|\.{1,2})?/[\w.@~+-]+(?:/[\w.@~+-]*)*$|^[A-Za-z]:\\|^file:")
 _VERSION = re.compile(r"^[~^v=]{0,2}\d+(?:\.\d+){1,3}(?:[-+][\w.]+)?$")
@@ -119,7 +120,7 @@ def key_strength(name: str) -> int:
         ("recovery", "phrase"),
     }:
         return TOKEN
-    if last in ("mnemonic", "cookie", "dsn") or words == ["secret", "id"]:
+    if last in ("mnemonic", "cookie", "dsn", "psk", "presharedkey") or words == ["secret", "id"]:
         return TOKEN
     return TOKEN if last.endswith(_SQUASHED) or (len(last) > 8 and last.endswith(("token", "secret"))) else 0
 

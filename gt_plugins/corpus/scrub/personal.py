@@ -13,9 +13,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from . import addresses, documents
 from .judge import is_placeholder
 from .layers import Hit
-from .scan import Automaton, Haystack, ends_word, haystack, luhn, starts_word, word_left
+from .scan import Automaton, Haystack, haystack, luhn, starts_word, word_left
 
 _TLDS = frozenset(
     "com org net edu gov mil int info biz name pro dev app xyz tech online site store cloud blog page "
@@ -70,11 +71,24 @@ _NUMBER_NEAR = re.compile(
 _CARD = re.compile(
     r"(?<![\w.-])(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3\d{3}([ -]?)\d{6}\2\d{4,5})(?![\w-]|\.\d)"
 )
+_BRANDS = re.compile(
+    r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|35\d{14}|3[0689]\d{12}|62\d{14}|"
+    r"6(?:011\d{12}|[45]\d{14})"
+)
 _SSN = re.compile(r"(?<![\w.-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-]|\.\d)")
 _NINO = re.compile(
     r"(?<![\w-])(?:QQ|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]) ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![\w-])"
 )
 _IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![\w-])")
+_IBAN_SIZES = {
+    country: int(part[:2])
+    for part in (
+        "15NO 16BE 18DKFIFOGLNL 19MKSI 20ATBAEEKZLTLUXK 21CHHRLILV 22BGBHCRDEGBGEIERSME 23AEGIIL "
+        "24ADCZESMDPKROSASESKTNVG 25PTST 26ISTR 27FRGRITMCMRSM 28ALAZBYCYDOGTHULBPLSV 29BRPSQAUA "
+        "30JOKWMU 31MTSC 33LC"
+    ).split()
+    for country in re.findall("[A-Z]{2}", part)
+}
 _IPV4 = re.compile(r"(?<![\w.+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d|/\d\.)")
 _IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-f]{3}:[0-9a-f:]{2,36}(?![\w.:])", re.IGNORECASE)
 _MAC = re.compile(r"(?<![\w:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![\w:-])", re.IGNORECASE)
@@ -84,40 +98,6 @@ _DATE = (
     r"(?:\d{1,2} )?[A-Z][a-z]{2,8}\.? (?:\d{1,2},? )?\d{4})"
 )
 _BIRTH = re.compile(rf"(?!time)[^\d\n]{{0,24}}?(?<!\d)({_DATE})(?!\d)")
-_STREET = re.compile(
-    r"(?<![\w.:#-])(\d{1,5}[A-Za-z]?,? (?:(?:North|South|East|West|N|S|E|W)\.? )?"
-    r"(?:[A-Z][a-z'’]{1,20} |\d{1,3}(?:st|nd|rd|th) ){1,3}"
-    r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Terrace|Square|Place|Pl|Way|Close|Crescent|Highway|Hwy|Parkway|Pkwy)\b\.?)"
-    r"((?:,? (?:Apt|Suite|Unit|Ste|Flat|#)\.? ?\w{1,6})?"
-    r"(?:,\s?[A-Z][A-Za-z. ]{2,24})?(?:,? [A-Z]{2} \d{5}(?:-\d{4})?)?)"
-)
-_PLAIN_SUFFIX = re.compile(r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Terrace|Crescent)\.?$")
-_STREET_WORDS: tuple[str, ...] = (
-    " street",
-    " st",
-    " avenue",
-    " ave",
-    " road",
-    " rd",
-    " boulevard",
-    " blvd",
-    " lane",
-    " ln",
-    " drive",
-)
-_STREET_WORDS += (
-    " dr",
-    " court",
-    " ct",
-    " terrace",
-    " square",
-    " place",
-    " pl",
-    " way",
-    " close",
-    " crescent",
-)
-_STREET_WORDS += (" highway", " hwy", " parkway", " pkwy")
 _DOCUMENT = re.compile(
     r"[\w\s]{0,16}?(?:(?:\\{0,8}[\"'])?\s{0,3}(?:[:=#|]|\bis\b|no\.?|number)\s{0,3}(?:\\{0,8}[\"'])?){1,2}"
     r"(?<![\w-])((?=[A-Z0-9 -]{0,12}\d)[A-Z0-9](?:[A-Z0-9]|[ -](?=[A-Z0-9])){4,20}[A-Z0-9])(?![\w-])"
@@ -161,6 +141,8 @@ _SHAPES: tuple[tuple[str, str], ...] = (
         )
     ),
     *(("ssn", p) for p in ("000-00-0000", "000 00 0000")),
+    *(("lone pair", p) for p in addresses.LONE_SHAPES),
+    *documents.SHAPES,
     *(("nino", p) for p in ("aa000000a", "aa 00 00 00 a")),
     *(
         ("iban", p)
@@ -232,7 +214,13 @@ _WORDS: tuple[tuple[str, str], ...] = (
             "lng=",
         )
     ),
-    *(("street", w) for w in _STREET_WORDS),
+    *(("street", w) for w in addresses.ENGLISH),
+    *(("before", w) for w in addresses.BEFORE),
+    *(("compound", w) for w in addresses.COMPOUND),
+    *(("box", w) for w in addresses.BOX),
+    *(("pair", w) for w in addresses.GEO),
+    ("degrees", "°"),
+    *documents.WORDS,
     *(("uid", w) for w in ("uid=", "gid=")),
 )
 
@@ -303,9 +291,7 @@ def _cards(text: str, start: int, end: int, out: list[Hit]) -> int:
     if match is None:
         return 0
     digits = re.sub(r"\D", "", match[0])
-    known = re.match(
-        r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[0689]\d{12}|6(?:011|4|5)\d{12,13}", digits
-    )
+    known = _BRANDS.match(digits)
     if known is not None and known.end() == len(digits) and luhn(digits) and len(set(digits)) > 1:
         out.append(Hit(match.start(), match.end(), "credit_card"))
     return match.end()
@@ -330,9 +316,10 @@ def _iban(text: str, start: int, end: int, out: list[Hit]) -> int:
     if match is None:
         return 0
     found = match[0]
-    while len(re.sub(r"\W", "", found)) >= 15:
+    size = _IBAN_SIZES.get(found[:2], 0)
+    while size and len(re.sub(r"\W", "", found)) >= size:
         plain = found.replace(" ", "")
-        if len(plain) <= 34 and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1:
+        if len(plain) == size and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1:
             out.append(Hit(match.start(), match.start() + len(found), "iban"))
             return match.start() + len(found)
         found = found[:-1].rstrip()
@@ -347,9 +334,11 @@ def _ipv4(text: str, start: int, end: int, out: list[Hit]) -> int:
         address = ipaddress.IPv4Address(match[0])
     except ValueError:
         return match.end()
-    if _is_somebodys(address, match[0], text[match.end() : match.end() + 1]) and not _VERSIONISH.search(
-        text, max(0, match.start() - 12), match.start()
-    ):
+    before = _VERSIONISH.search(text, max(0, match.start() - 12), match.start())
+    versionish = before is not None and (
+        before[0][0] in "vV" or address.packed[0] < 100 > max(address.packed)
+    )
+    if _is_somebodys(address, match[0], text[match.end() : match.end() + 1]) and not versionish:
         out.append(Hit(match.start(), match.end(), "ipv4"))
     return match.end()
 
@@ -405,17 +394,6 @@ def _document(text: str, start: int, end: int, out: list[Hit]) -> int:
     return 0
 
 
-def _street(text: str, start: int, end: int, out: list[Hit]) -> int:
-    if not text[start + 1].isupper() or not ends_word(text, end):
-        return 0
-    match = _covering(_STREET, text, start, end, 70)
-    if match is None:
-        return 0
-    if _PLAIN_SUFFIX.search(match[1]) or match[2]:
-        out.append(Hit(match.start(), match.end(), "address"))
-    return match.end()
-
-
 def _coordinate(text: str, start: int, end: int, out: list[Hit]) -> int:
     match = _COORDINATE.match(text, end - 1 if text[end - 1] in ':="' else end)
     if match is not None:
@@ -454,7 +432,14 @@ _FINDERS: dict[str, Callable[[str, int, int, list[Hit]], int]] = {
     "birth": _birth,
     "document": _document,
     "coordinate": _coordinate,
-    "street": _street,
+    "street": addresses.find_english,
+    "before": addresses.find_before,
+    "compound": addresses.find_compound,
+    "box": addresses.find_box,
+    "pair": addresses.find_pair,
+    "lone pair": addresses.find_lone_pair,
+    "degrees": addresses.find_degrees,
+    **documents.FINDERS,
     "uid": _uid,
     "ipv6": _ipv6,
     "mac": _mac,
@@ -504,9 +489,13 @@ def find(text: str) -> list[Hit]:
         ask("mac" if number >= 5 else "ipv6", start, end)
     for number, start, end in words.hits(stack.folded):
         kind = _WORDS[number][0]
-        if kind == "street" or _starts(text, start):
+        if kind in _ANYWHERE or _starts(text, start):
             ask(kind, start, end)
     return out
+
+
+_ANYWHERE = frozenset({"street", "before", "compound", "degrees"})
+"""Kinds whose words stand inside others."""
 
 
 def _starts(text: str, start: int) -> bool:
@@ -516,31 +505,42 @@ def _starts(text: str, start: int) -> bool:
     return text[start].isupper() and text[start - 1].islower()
 
 
+_HOUSE = re.compile(r"^(?=.*\d)[^@:/\\\\]*[A-Za-zÀ-ÿ]{3,}[^@:\\\\]* [^@:\\\\]*$")
 _KEYED = (
     (
         re.compile(r"(?i)(?:^|[_-])(?:phone|mobile|fax|tel(?:ephone)?)(?:[_-]?(?:number|no))?$|phoneNumber$"),
         "phone",
     ),
     (re.compile(r"(?i)(?:date[_-]?of[_-]?birth|birth[_-]?(?:date|day)|dob)$"), "birth_date"),
-    (re.compile(r"(?i)(?:ssn|social[_-]?security(?:[_-]?number)?)$"), "id_number"),
-    (
-        re.compile(
-            r"(?i)(?:passport|driver'?s?[_-]?licen[cs]e|tax[_-]?id|national[_-]?id|account)(?:[_-]?(?:number|no))$"
-        ),
-        "id_number",
-    ),
-    (re.compile(r"(?i)(?:street|home|postal|billing|shipping)[_-]?address$"), "address"),
+    (documents.KEY, "id_number"),
+    (re.compile(r"(?i)(?:street|home|postal|billing|shipping|mailing)[_-]?address$|^street$"), "address"),
+    (re.compile(r"(?i)^(?:address|addr|address_?line_?\d)$"), "perhaps address"),
 )
 
 
 def find_keyed(key: str, value: str) -> list[Hit]:
     """The value of a map's key such as ``phone_number`` or ``dateOfBirth``."""
     kind = _kind_of_key(key)
-    if not kind or not 6 <= len(value) <= 120:
+    if not kind or not 4 <= len(value) <= 160 or not _fits(kind, value):
         return []
+    return [Hit(0, len(value), "address" if "address" in kind else kind)]
+
+
+def _fits(kind: str, value: str) -> bool:
     digits = sum(c.isdecimal() for c in value)
-    fits = 4 <= digits <= 20 if kind != "address" else digits >= 1
-    return [Hit(0, len(value), kind)] if fits and (kind == "address" or digits * 2 >= len(value) - 4) else []
+    match kind:
+        case "phone":
+            return 6 <= digits <= 20 and digits * 2 >= len(value) - 4
+        case "birth_date":
+            return re.fullmatch(_DATE, value) is not None or (6 <= digits <= 8 and digits >= len(value) - 4)
+        case "id_number":
+            return (
+                digits >= 1
+                and re.fullmatch(r"[A-Z0-9](?:[A-Z0-9]|[ ./-](?=[A-Z0-9])){3,30}", value) is not None
+            )
+        case "address":
+            return digits >= 1 and not value.isdecimal()
+    return _HOUSE.search(value) is not None and not is_placeholder(value)
 
 
 @lru_cache(maxsize=8192)

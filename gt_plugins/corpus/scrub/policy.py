@@ -41,16 +41,22 @@ _COMMON_HOSTS = frozenset(
 )
 _BOT = re.compile(r"(?i)\[bot\]|\bbot\b|claude|github|dependabot|renovate|copilot|noreply|@anthropic\.com|/")
 _RULE_MODULES = (
+    "addresses",
     "assignments",
     "blocks",
+    "documents",
     "encoded",
     "engine",
     "exact",
+    "formats",
     "judge",
     "personal",
     "rules",
+    "scan",
+    "seal",
     "secrets",
     "surrogates",
+    "views",
 )
 
 

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from . import assignments, blocks
-from .encoded import CANDIDATE, find_runs
+from .formats import FORMATS
 from .judge import is_placeholder, key_strength
 from .layers import Hit
-from .rules import RULES, Rule
+from .rules import Rule
 from .scan import Automaton, Haystack, haystack, starts_word
 
 Finder = Callable[[str, int, int, list[Hit]], int]
 """(text, start and end of the keyword, hits to add to) → before which position it need not be asked again."""
-_DEPTH = 3
 GENERIC = frozenset(
     {"password", "api_key", "token", "secret", "cookie", "bearer_token", "signature", "base64"}
 )
@@ -47,11 +46,12 @@ class _Machine:
     def __init__(self) -> None:
         table: dict[str, list[int]] = {}
         self.finders: list[Finder] = []
-        sources: list[tuple[tuple[str, ...], Finder]] = [(r.keywords, _by_rule(r)) for r in RULES]
+        sources: list[tuple[tuple[str, ...], Finder]] = [(r.keywords, _by_rule(r)) for r in FORMATS]
         sources += list(blocks.FINDERS)
         sources += [
             (assignments.KEYWORDS, assignments.find_assignment),
             (assignments.VENDORS, assignments.find_vendor),
+            (("variable",), assignments.find_declared),
             (assignments.MNEMONICS, assignments.find_mnemonic),
             (("sig=", "signature="), assignments.find_signature),
             (("?key=", "&key=", "?code=", "&code=", "\\u0026key="), assignments.find_query),
@@ -62,9 +62,8 @@ class _Machine:
                 table.setdefault(keyword, []).append(number)
         self.automaton = Automaton(table)
         self.actions = [tuple(table[k]) for k in self.automaton.patterns]
-        self.runs = Automaton([CANDIDATE], overlapping=False)
 
-    def find(self, stack: Haystack, depth: int) -> list[Hit]:
+    def find(self, stack: Haystack) -> list[Hit]:
         text = stack.text
         out: list[Hit] = []
         resume = [0] * len(self.finders)
@@ -72,9 +71,6 @@ class _Machine:
             for number in self.actions[keyword]:
                 if start >= resume[number]:
                     resume[number] = self.finders[number](text, start, end, out)
-        if depth < _DEPTH:
-            starts = [start for _, start, _ in self.runs.hits(stack.runs())]
-            find_runs(text, starts, lambda inner: self.find(Haystack(inner), depth + 1), out)
         return _prefer_formats(out) if len(out) > 1 else out
 
 
@@ -85,7 +81,7 @@ def _machine() -> _Machine:
 
 def find(text: str) -> list[Hit]:
     """Every secret in ``text``."""
-    return _machine().find(haystack(text), 0)
+    return _machine().find(haystack(text))
 
 
 def find_keyed(key: str, value: str) -> list[Hit]:

@@ -12,6 +12,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable
+from datetime import date, timedelta
 
 from .scan import luhn, luhn_digit
 from .seal import (
@@ -33,7 +34,7 @@ _SHAPE = re.compile(r"[A-Za-z0-9._:/+=~-]+")
 _EMAIL = re.compile(r"user-([a-z0-9]{12})(@|%40|\\+u0040)example\.com", re.IGNORECASE)
 _HOST = re.compile(r"(?:host-([a-z]{12})|([a-z]{12})\.example\.net)", re.IGNORECASE)
 _ADDRESS = re.compile(r"\d{1,4} ([A-Z][a-z]{13}) Street")
-_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_YEAR = re.compile(r"(?<!\d)(?:1[789]|20)\d\d(?!\d)")
 _MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june")
 _MONTHS += ("july", "august", "september", "october", "november", "december")
 _CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
@@ -102,6 +103,20 @@ class Surrogates:
 
     def stream(self, label: str, original: str) -> Stream:
         return Stream(self._key, label, original)
+
+    def permuted(self, label: str, number: int, size: int) -> int:
+        """``number`` (below ``size``) moved to a place of its own: a keyed permutation, by a Feistel walk."""
+        half = 1
+        while half * half < size:
+            half += 1
+        while True:
+            left, right = divmod(number, half)
+            for turn in range(4):
+                mixed = self.stream(f"{label} {turn}", str(right)).numbers(1)[0]
+                left, right = right, (left + mixed) % half
+            number = left * half + right
+            if number < size:
+                return number
 
     def rescrub(self, text: str) -> str:
         return self._rescrub(text)
@@ -379,23 +394,60 @@ def _own_iban(_: Surrogates, text: str) -> bool:
     return all(c == _same_class(c, n) for c, n in wanted)
 
 
+_EPOCH, _DAYS = date(1900, 1, 1), 73_049
+"""Two centuries: a birthday moves into those before them, each day to a day of its own."""
+_DATE_PART = re.compile(r"\d{4}|\d{1,2}|[A-Za-z]{3,9}")
+
+
 def _date(s: Surrogates, original: str) -> str:
-    """The same format in one of the years 1900 to 1909."""
-    numbers = iter(s.stream("date", original).numbers(8))
+    """The same format between 1700 and 1899; different days stay different."""
+    parts = [m[0] for m in _DATE_PART.finditer(original)]
+    fields = _date_fields(parts)
+    if fields is None:
+        return _word(s, original)
+    years, months, days = fields
+    month = parts[months]
+    number = int(month) if month.isdecimal() else 1 + _month_of(month)
+    try:
+        old = date(int(parts[years]), number, int(parts[days]) if days is not None else 1)
+    except ValueError:
+        old = _EPOCH + timedelta(s.stream("date", original).numbers(1)[0])
+    fresh = date(1700, 1, 1) + timedelta(s.permuted("date", (old - _EPOCH).days % _DAYS, _DAYS))
+    parts[years] = str(fresh.year)
+    parts[months] = (
+        str(fresh.month).zfill(len(month))
+        if month.isdecimal()
+        else _like(month, _MONTHS[fresh.month - 1][: 3 if len(month) == 3 else None])
+    )
+    if days is not None:
+        parts[days] = str(fresh.day).zfill(len(parts[days]))
+    supply = iter(parts)
+    return _DATE_PART.sub(lambda _: next(supply), original)
 
-    def fresh(match: re.Match[str]) -> str:
-        old, n = match[0], next(numbers)
-        if old.isdecimal():
-            return f"190{n % 10}" if len(old) == 4 else str(1 + n % 12).zfill(len(old))
-        full = next((m for m in _MONTHS if m.startswith(old.lower())), None)
-        return old if full is None else _like(old, _MONTHS[n % 12][: len(old) if len(old) == 3 else None])
 
-    return re.sub(r"\d{4}|\d{1,2}|[A-Za-z]{3,9}", fresh, original)
+def _month_of(word: str) -> int:
+    return next((n for n, m in enumerate(_MONTHS) if m.startswith(word.lower()[:3])), 0)
+
+
+def _date_fields(parts: list[str]) -> tuple[int, int, int | None] | None:
+    """Places of year, month and day; a first number that is no month is the day, as in Europe."""
+    years = next((i for i, p in enumerate(parts) if len(p) == 4 and p.isdecimal()), None)
+    if years is None or not 2 <= len(parts) <= 3:
+        return None
+    rest = [i for i in range(len(parts)) if i != years]
+    word = next((i for i in rest if not parts[i].isdecimal()), None)
+    if word is not None:
+        return years, word, next((i for i in rest if i != word), None)
+    if len(rest) == 1:
+        return years, rest[0], None
+    first, second = rest
+    european = int(parts[first]) > 12
+    return (years, second, first) if european else (years, first, second)
 
 
 def _own_date(_: Surrogates, text: str) -> bool:
     year = _YEAR.search(text)
-    return year is not None and year[0].startswith("190")
+    return year is not None and year[0][:2] in ("17", "18")
 
 
 def _address(s: Surrogates, original: str) -> str:
@@ -410,7 +462,7 @@ def _own_address(_: Surrogates, text: str) -> bool:
 
 def _geo(s: Surrogates, original: str) -> str:
     """A coordinate with as many decimals, within a tenth of a degree of zero."""
-    decimals = max(4, len(original.partition(".")[2]))
+    decimals = max(8, len(original.partition(".")[2]))
     return "0.0" + "".join(str(n % 10) for n in s.stream("geo", original).numbers(decimals - 1))
 
 

@@ -1,0 +1,132 @@
+"""A text as it reads when an encoding is undone, with the way back to where each character stood.
+
+Percent signs, HTML entities, unicode and hexadecimal escapes, terminal colours, backslashes three deep: rules
+know values as their issuers write them, so what hides behind such marks is searched once more without them.
+Only windows around marks are undone; a text without marks costs one pass of an automaton.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .scan import Automaton, Haystack
+
+_MARKS: tuple[str, ...] = (
+    *(f"%{n}" for n in range(2, 8)),
+    "&quot;",
+    "&apos;",
+    "&amp;",
+    "&lt;",
+    "&#",
+    "\\u00",
+    "\\x1b",
+    "\\x2",
+    "\\033[",
+    "\\e[",
+    "\x1b[",
+    '\\\\\\"',
+    "\\\\\\n",
+)
+_MARK = re.compile(
+    r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f])|&(?P<entity>quot|apos|amp|lt|gt|#\d{2}|#[xX][0-9A-Fa-f]{2});|"
+    r"(?P<colour>(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))\[[0-9;]{0,12}m)|"
+    r"\\+(?:u00|x)(?P<escape>[2-7][0-9A-Fa-f])|\\{3,}(?P<quote>[\"'])|\\{2,}(?P<line>n)"
+)
+_BEFORE, _AFTER = 160, 320
+_EDGE = re.compile(r"[\s\x00]")
+
+
+@dataclass(frozen=True)
+class View:
+    """``text`` is what ``start … end`` of the original reads like; ``steps`` lead back."""
+
+    text: str
+    start: int
+    end: int
+    steps: tuple[tuple[int, int, int, int], ...]
+    """(place in ``text``, place in the original, characters here, characters there), in order."""
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Where ``text[start:end]`` stands in the original."""
+        return self._place(start)[0], self._place(end - 1)[1]
+
+    def _place(self, at: int) -> tuple[int, int]:
+        index = bisect_right(self.steps, (at, 1 << 62)) - 1
+        here, there, size, old = self.steps[index]
+        if size == old:
+            return there + at - here, there + at - here + 1
+        return there, there + old
+
+
+@lru_cache(maxsize=1)
+def _automaton() -> Automaton:
+    return Automaton(_MARKS, overlapping=False)
+
+
+def views(stack: Haystack) -> Iterator[View]:
+    """One view for each stretch of the text that has marks."""
+    text = stack.text
+    for start, end in _windows(text, _automaton().hits(stack.folded)):
+        made = _undone(text, start, end)
+        if made is not None:
+            yield made
+
+
+def _windows(text: str, hits: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """Stretches around the hits, from one white space to another where there is one near."""
+    at, count = 0, len(hits)
+    floor = 0
+    while at < count:
+        first = hits[at][1]
+        last = hits[at][2]
+        at += 1
+        while at < count and hits[at][1] - last < _BEFORE:
+            last = hits[at][2]
+            at += 1
+        start = max(floor, first - _BEFORE, text.rfind("\0", floor, first) + 1)
+        stop = text.find("\0", last, last + _AFTER)
+        end = min(len(text), last + _AFTER) if stop < 0 else stop
+        space = _EDGE.search(text, start, first) if start > floor else None
+        start = space.end() if space is not None else start
+        gap = _EDGE.search(text, end, end + _BEFORE) if stop < 0 else None
+        end = gap.start() if gap is not None else end
+        yield start, end
+        floor = end
+
+
+def _undone(text: str, start: int, end: int) -> View | None:
+    parts: list[str] = []
+    steps: list[tuple[int, int, int, int]] = []
+    here, at = 0, start
+    for mark in _MARK.finditer(text, start, end):
+        if mark.start() > at:
+            steps.append((here, at, mark.start() - at, mark.start() - at))
+            parts.append(text[at : mark.start()])
+            here += mark.start() - at
+        plain = _plain(mark)
+        if plain:
+            steps.append((here, mark.start(), 1, mark.end() - mark.start()))
+            parts.append(plain)
+            here += 1
+        at = mark.end()
+    if at == start or not steps:
+        return None
+    if end > at:
+        steps.append((here, at, end - at, end - at))
+        parts.append(text[at:end])
+    return View("".join(parts), start, end, tuple(steps))
+
+
+def _plain(mark: re.Match[str]) -> str:
+    """The one character that a mark stands for; nothing for a colour."""
+    code = mark["percent"] or mark["escape"]
+    if code:
+        return chr(int(code, 16))
+    if mark["entity"]:
+        return html.unescape(f"&{mark['entity']};")[:1]
+    return "\n" if mark["line"] else mark["quote"] or ""
