@@ -2,11 +2,11 @@
 
     python bench/scrub.py [--seeds 40] [--json]
 
-Plants of bench/scrub_cases.py and bench/scrub_people.py go into transcripts of the client's own shape; the
-folder is scrubbed as ``gt corpus scrub IN OUT`` does it, and what comes out is searched for every plant, as it
-is and undone from every encoding that it may have been nested in. Printed: recall by type, the hard negatives
-that stayed, and lines whose ids changed. Nothing of the rules is imported here. The set that judges is others'
-and not in the project.
+Plants of bench/scrub_cases.py and bench/scrub_people.py go into transcripts of the client's own shape. The
+folder is scrubbed as ``gt corpus scrub IN OUT`` does it, and what comes out is searched for every plant, as
+it is and undone from every encoding that it may have been nested in. Printed: recall by type, the hard
+negatives that stayed, and lines whose ids changed. Nothing of the rules is imported here. The set that judges
+is others' and not in the project.
 """
 
 from __future__ import annotations
