@@ -5,6 +5,7 @@ not know are kept as they are. Relevant environment: GT_MODELS_HOME (models fold
 
     [consent]   granted = true, by = "Ann", at = "2026-11-23T08:00:00Z"
     [capture]   exclude_rigs = ["private"]
+    [collect]   specs = ["docs/**/*.md"]    of a rig too: what `gt corpus collect` takes from its clone
     [scrub]     deny = ["Project Falcon"], allow = ["example.org"]
     [gate]      threshold = 0.90
     [prime]     tokens = 3000

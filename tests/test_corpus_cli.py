@@ -13,7 +13,7 @@ from claude_lines import SESSION, patrol
 from corpus_helpers import SOURCES, PlainScrubber, raw_bytes
 
 from gt_plugins.cli import corpus as cli
-from gt_plugins.corpus import collect, consent, sources, sweep
+from gt_plugins.corpus import artifacts, collect, consent, sweep
 from gt_plugins.corpus.store import Store
 from gt_plugins.town.root import Town
 
@@ -26,7 +26,7 @@ def gt_corpus(town: Town, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     engine = SimpleNamespace(scrubber_for=lambda town: PlainScrubber())
     monkeypatch.setitem(sys.modules, "gt_plugins.corpus.scrub.engine", engine)
     monkeypatch.setattr(sweep, "transcript_sources", lambda: SOURCES)
-    monkeypatch.setattr(collect, "corpus_sources", sources.gt_corpus_sources)
+    monkeypatch.setattr(collect, "corpus_sources", artifacts.gt_corpus_sources)
     monkeypatch.chdir(town.root)
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -152,8 +152,8 @@ def test_show_does_not_obey_escape_codes(filled: Town, gt_corpus: Any, isolated:
 
 def test_collect_is_idempotent_and_scrubs(filled: Town, gt_corpus: Any) -> None:
     report = json.loads(gt_corpus("collect", "--json")[1])
-    assert (report["captured"], report["redactions"]) == (3, {"plant": 1})
-    assert json.loads(gt_corpus("collect", "--json")[1])["unchanged"] == 3
+    assert (report["captured"], report["redactions"]) == (5, {"plant": 1})
+    assert json.loads(gt_corpus("collect", "--json")[1])["unchanged"] == 5
     (filled.root / "CLAUDE.md").write_text("# New rules\n")
     assert json.loads(gt_corpus("collect", "--source", "conventions", "--json")[1])["updated"] == 1
     (filled.root / "demo/crew/alice/CLAUDE.md").unlink()
@@ -171,7 +171,7 @@ def test_collect_counts_what_it_leaves_out(filled: Town, gt_corpus: Any, tmp_pat
     (filled.root / "demo/witness/CLAUDE.md").write_text("POISON")
     report = json.loads(gt_corpus("collect", "--json")[1])
     assert report["skipped"] == {"binary": 1, "no_file": 1, "outside": 1, "unscrubbable": 1}
-    assert len(report["problems"]) == 4 and report["captured"] == 3
+    assert len(report["problems"]) == 4 and report["captured"] == 5
     assert b"outside the town" not in raw_bytes(filled.corpus_dir)
 
 
@@ -183,6 +183,8 @@ def test_documents_know_their_rig(filled: Town, gt_corpus: Any) -> None:
         "CLAUDE.md": ("convention_doc", ""),
         "demo/crew/alice/CLAUDE.md": ("convention_doc", "demo"),
         ".beads/formulas/x.formula.toml": ("formula", ""),
+        "mayor/rigs.json": ("settings", ""),
+        "mayor/town.json": ("settings", ""),
     }
 
 
@@ -248,7 +250,7 @@ def test_purge_before_a_date(filled: Town, gt_corpus: Any) -> None:
     assert json.loads(gt_corpus("purge", "--before", "2026-03-01", "--json")[1])["sessions"] == []
     assert len(json.loads(gt_corpus("purge", "--before", "2026-03-02", "--json")[1])["sessions"]) == 2
     out = gt_corpus("purge", "--before", "2999-01-01")[1]
-    assert out.startswith("deleted 0 sessions, 3 documents")
+    assert out.startswith("deleted 0 sessions, 5 documents")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..town.root import Town
 
 HELP = "The corpus: capture sessions with consent, scrub, search, label, build datasets, purge."
-MODULES = ("corpus_scrub", "corpus_dataset", "corpus_outcomes")
+MODULES = ("corpus_scrub", "corpus_dataset", "corpus_outcomes", "corpus_reversions")
 LOG_BYTES = 1 << 20
 EXPECTED = ("line:", "attachment:", "event:")
 """Counts of what every transcript has; ``--json`` gives them, the table leaves them out."""
@@ -147,7 +147,7 @@ def collect(
     town: TownOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Collect artifacts: convention documents, formulas and what plugins add."""
+    """Collect artifacts and records: conventions, formulas, specs, settings, role files, primes and more."""
     from ..corpus.collect import collect as run_collect
 
     report = run_collect(_town(town), source)
@@ -158,6 +158,8 @@ def collect(
     rows += [(f"skipped: {name}", count) for name, count in report.skipped.items()]
     rows += [(f"redacted: {name}", count) for name, count in report.redactions.items()]
     _print_counts(rows)
+    for found in report.reversions:
+        print(f"{found['key']}: {found['message']} ({found['id']})", file=sys.stderr)
     for problem in report.problems:
         print(f"problem: {problem}", file=sys.stderr)
 

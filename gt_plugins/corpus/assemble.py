@@ -21,6 +21,7 @@ from .dataset.outcomes import DEFAULT
 from .dedup import NEAR
 from .outcomes.compute import compute
 from .outcomes.rows import decision_outcomes
+from .reversions import blocked_lines, tells_of
 from .store import Store, exists, now
 
 
@@ -61,7 +62,7 @@ def build_dataset(
             near=wanted.near,
             ids=Ids(store.bead_ids() | routes(town), redraw.finder.kinds),
             overlap=Overlap(suite_texts()),
-            filters=plugin_filters(),
+            filters=unreverted(store, plugin_filters()),
             length=length,
             redraw=redraw,
         )
@@ -74,6 +75,20 @@ def build_dataset(
 def labels(store: Store, session: str) -> dict[str, str]:
     """Id of the tool call → what became of that decision, for a patrol's session."""
     return {call: found.label for call, found in decision_outcomes(store, session).items()}
+
+
+def unreverted(
+    store: Store, judge: Callable[[Example], Verdict | None]
+) -> Callable[[Example], Verdict | None]:
+    """``judge`` behind a filter that drops what comes from a reverted convention nobody has decided on."""
+    lines = blocked_lines(store)
+
+    def judged(example: Example) -> Verdict | None:
+        if tells_of(example.text(), lines):
+            return Verdict(False, "from a reverted convention (`gt corpus reversions list`)")
+        return judge(example)
+
+    return judged
 
 
 def slimmer(town: Town, profile: Profile, base: str) -> Callable[[str], str]:

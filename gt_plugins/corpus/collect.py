@@ -14,6 +14,7 @@ from ..town.root import Town
 from . import consent as consents
 from .lock import sweep_lock
 from .outcomes.compute import compute
+from .reversions import Reversion, is_convention, observe
 from .sources import CorpusSource, Document, Trouble, corpus_sources
 from .store import Store
 
@@ -37,6 +38,8 @@ class CollectReport:
     updated: int = 0
     unchanged: int = 0
     retired: int = 0
+    reversions: Sequence[Mapping[str, Any]] = ()
+    """Conventions that went back on themselves, new with this run; see :mod:`.reversions`."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     redactions: Mapping[str, int] = field(default_factory=dict)
     problems: Sequence[str] = ()
@@ -91,6 +94,7 @@ class _Collect:
         self.skipped: Counter[str] = Counter()
         self.redactions: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.reversions: list[Reversion] = []
 
     def source(self, store: Store, source: CorpusSource) -> None:
         """Everything that one source has."""
@@ -110,29 +114,37 @@ class _Collect:
         if found.rig in self.excluded:
             self.skipped["excluded"] += 1
             return ""
+        digest = hashlib.sha256(found.content.encode("utf-8", "replace")).hexdigest()
+        policy = self.scrubber.policy.version
         try:
-            content, redactions = self.scrubber.text(found.content)
             key, _ = self.scrubber.text(found.key)
+            if store.has_document(found.source, key, digest, policy):
+                self.counted["unchanged"] += 1
+                return key
+            content, redactions = self.scrubber.text(found.content)
         except Exception as error:  # a layer may be a third party's; its message may quote the text
             self.skipped["unscrubbable"] += 1
             self.problems.append(f"{found.key}: could not be scrubbed ({type(error).__name__})")
             return ""
         status = store.add_document(
             replace(found, content=content, key=key),
-            policy=self.scrubber.policy.version,
+            policy=policy,
             consent=self.consent,
-            source_hash=hashlib.sha256(found.content.encode("utf-8", "replace")).hexdigest(),
+            source_hash=digest,
             redactions=dict(redactions),
         )
         self.counted[status] += 1
         if status != "unchanged":
             self.redactions.update(redactions)
+        if is_convention(found):
+            self.reversions += observe(store, self.town, found, key, lambda text: self.scrubber.text(text)[0])
         return key
 
     def report(self) -> CollectReport:
         counts = {name: self.counted[name] for name in ("captured", "updated", "unchanged", "retired")}
         return CollectReport(
             **counts,
+            reversions=tuple(found.to_json() for found in self.reversions),
             skipped=dict(sorted(self.skipped.items())),
             redactions=dict(sorted(self.redactions.items())),
             problems=tuple(self.problems),

@@ -63,6 +63,18 @@ MIGRATIONS = (
         session_id TEXT PRIMARY KEY, stamp TEXT NOT NULL, beads TEXT NOT NULL, stirred TEXT NOT NULL,
         reason TEXT NOT NULL) WITHOUT ROWID;
     """,
+    # Versions of conventions, and those that went back on themselves (corpus/reversions.py).
+    """
+    CREATE TABLE versions (
+        n INTEGER PRIMARY KEY, key TEXT NOT NULL, hash TEXT NOT NULL, at TEXT NOT NULL,
+        seen_at TEXT NOT NULL, source_hash TEXT NOT NULL);
+    CREATE INDEX versions_key ON versions (key, n);
+    CREATE TABLE reversions (
+        id TEXT PRIMARY KEY, key TEXT NOT NULL, rig TEXT NOT NULL, kind TEXT NOT NULL, hash TEXT NOT NULL,
+        undone TEXT NOT NULL, matches TEXT NOT NULL, matches_at TEXT NOT NULL, detected_at TEXT NOT NULL,
+        days INTEGER NOT NULL, state TEXT NOT NULL, "by" TEXT NOT NULL, reason TEXT NOT NULL,
+        decided_at TEXT NOT NULL, lines TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

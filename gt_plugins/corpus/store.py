@@ -451,6 +451,17 @@ class Store:
         sql = "SELECT corpus_type, count(*) AS k FROM documents WHERE current GROUP BY corpus_type ORDER BY 1"
         return {row["corpus_type"]: row["k"] for row in self._rows(sql)}
 
+    def has_document(self, source: str, key: str, source_hash: str, policy: str) -> bool:
+        """Whether a document stands there with this content, scrubbed under this policy."""
+        sql = """SELECT 1 FROM documents WHERE source = ? AND key = ? AND source_hash = ? AND policy = ?
+                 AND current"""
+        return self._row(sql, source, key, source_hash, policy) is not None
+
+    def delete_document(self, source: str, key: str) -> None:
+        """Delete every content of one document."""
+        for row in self._rows("SELECT * FROM documents WHERE source = ? AND key = ?", source, key):
+            self._delete_document(row)
+
     def delete_documents(self, before: str) -> int:
         """Delete documents dated (else captured) before a time (RFC 3339, UTC); returns how many."""
         sql = "SELECT * FROM documents WHERE CASE at WHEN '' THEN captured_at ELSE at END < ?"

@@ -7,7 +7,6 @@ trainer records :func:`signals` in a version's manifest, ``gt model stale`` comp
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from .. import hookimpl
 from ..registry.versions import Version
 from ..settings import resource
-from ..town.roles import ROLES
+from ..town.roles import ROLES, role_of
 from ..town.root import Town
 
 _MOST_BYTES = 4_000_000
@@ -60,12 +59,6 @@ def _conventions(town: Town) -> Iterator[tuple[str, Path]]:
             for path in sorted((folder / places).glob("*")) if (folder / places).is_dir() else []:
                 what = f"{rig}/{path.name}" if rig else path.name
                 yield f"{kind}:{role_of(path.stem)}:{what}", path
-
-
-def role_of(name: str) -> str:
-    """The role that a formula's or directive's name speaks of; ``*`` where it speaks of none."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((role for role in ROLES if role in words), "*")
 
 
 def _digest(path: Path) -> str:

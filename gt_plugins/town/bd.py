@@ -134,6 +134,22 @@ class Bd:
         beads = [b for b in answer if isinstance(b, dict)] if isinstance(answer, list) else []
         return sorted(beads, key=lambda b: str(b.get("created_at", "")))
 
+    # -- formulas -------------------------------------------------------------------------------------
+
+    def formulas(self) -> list[dict[str, Any]]:
+        """The formulas that bd finds from here: name, type, description, ``source`` (a path) of each."""
+        answer = self._json("formula", "list")
+        return [f for f in answer if isinstance(f, dict)] if isinstance(answer, list) else []
+
+    def formula(self, name: str) -> dict[str, Any]:
+        """One formula as bd parses it. Raises BdError where it cannot."""
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise NonRetriableError(f"{name!r} is no formula's name")
+        answer = self._json("formula", "show", name)
+        if not isinstance(answer, dict):
+            raise BdError(f"bd formula show {name} gave no formula")
+        return answer
+
     # -- statuses -----------------------------------------------------------------------------------
 
     def custom_statuses(self) -> list[str]:

@@ -7,6 +7,7 @@ Facts from gt's source (``cmd/role.go``, ``config/env.go``): GT_ROLE is ``mayor`
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def check_role(role: str) -> str:
     if role not in ROLES:
         raise UserError(f"unknown role {role!r}; a town has {', '.join(ROLES)}")
     return role
+
+
+def role_of(name: str) -> str:
+    """The role that a formula's or directive's name speaks of; ``*`` where it speaks of none."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((role for role in ROLES if role in words), "*")
 
 
 def parse_gt_role(value: str) -> Identity | None:

@@ -1,0 +1,99 @@
+"""``gt corpus reversions``: conventions that went back on themselves, and what the operator says of them."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from .common import JsonOption, TownOption, new_app, print_json
+
+if TYPE_CHECKING:
+    from ..corpus.reversions import Reversion
+
+By = Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user")]
+Reason = Annotated[str, typer.Option("--reason", help="Why.")]
+Ref = Annotated[str, typer.Argument(metavar="ID", help="A reversion, or the start of its id.")]
+
+app = new_app("reversions", "Conventions that went back to an earlier version: review them.")
+
+
+def register(parent: typer.Typer) -> None:
+    """Mount the commands on ``gt corpus``."""
+    parent.add_typer(app)
+
+
+@app.command("list")
+def show_list(
+    all: Annotated[bool, typer.Option("--all", help="Those that are decided too.")] = False,
+    town: TownOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List what waits for a decision; until then neither version trains."""
+    from ..corpus.reversions import OPEN, reversions
+    from ..corpus.store import Store, exists
+    from ..town.root import find_town
+    from .tables import print_table
+
+    place = find_town(town)
+    found: list[Reversion] = []
+    if exists(place):
+        with Store(place) as store:
+            found = reversions(store, None if all else OPEN)
+    if json:
+        print_json([one.to_json() for one in found])
+        return
+    columns = ("id", "document", "kind", "state", "detected")
+    print_table(columns, [(one.id, one.key, one.kind, one.state, one.detected_at) for one in found])
+    for one in found:
+        print(f"{one.id}: {one.message}")
+
+
+@app.command()
+def confirm(
+    ref: Ref, by: By = "", reason: Reason = "", town: TownOption = None, json: JsonOption = False
+) -> None:
+    """It was meant: add the explicit corpus entry and let both versions train."""
+    from ..corpus import reversions
+
+    _decide(reversions.confirm, ref, by, reason, town, json)
+
+
+@app.command()
+def reject(
+    ref: Ref, by: By = "", reason: Reason = "", town: TownOption = None, json: JsonOption = False
+) -> None:
+    """It was a mistake: the new version does not train."""
+    from ..corpus import reversions
+
+    _decide(reversions.reject, ref, by, reason, town, json)
+
+
+def _decide(
+    decide: Callable[..., Reversion], ref: str, by: str, reason: str, town: Path | None, json: bool
+) -> None:
+    from ..corpus.scrub.engine import scrubber_for
+    from ..corpus.store import Store, exists
+    from ..town.root import find_town
+
+    place = find_town(town)
+    if not exists(place):
+        raise UserError(f"{ref!r}: nothing was collected yet; run `gt corpus collect`")
+    clean, _ = scrubber_for(place).text(reason)
+    with Store(place) as store:
+        decided = decide(store, ref, by or _user(), clean)
+    if json:
+        print_json(decided.to_json())
+    else:
+        print(f"{decided.id}: {decided.state} by {decided.by}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"
