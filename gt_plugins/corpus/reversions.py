@@ -274,10 +274,12 @@ def confirm(store: Store, ref: str, by: str, reason: str = "") -> Reversion:
 
 
 def reject(store: Store, ref: str, by: str, reason: str = "") -> Reversion:
-    """The reversion was a mistake: the new version does not train. Raises UserError."""
+    """The reversion was a mistake: the new version does not train; an explicit entry is current no more.
+
+    Raises UserError."""
     with store.transaction():
         decided = _decide(store, resolve(store, ref), REJECTED, by, reason)
-        store.delete_document(SOURCE, decided.id)
+        store.retire_documents(SOURCE, [one.id for one in reversions(store, CONFIRMED)])
     return decided
 
 

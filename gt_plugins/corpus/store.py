@@ -457,11 +457,6 @@ class Store:
                  AND current"""
         return self._row(sql, source, key, source_hash, policy) is not None
 
-    def delete_document(self, source: str, key: str) -> None:
-        """Delete every content of one document."""
-        for row in self._rows("SELECT * FROM documents WHERE source = ? AND key = ?", source, key):
-            self._delete_document(row)
-
     def delete_documents(self, before: str) -> int:
         """Delete documents dated (else captured) before a time (RFC 3339, UTC); returns how many."""
         sql = "SELECT * FROM documents WHERE CASE at WHEN '' THEN captured_at ELSE at END < ?"
