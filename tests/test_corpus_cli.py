@@ -221,6 +221,7 @@ def test_purge_of_a_session_leaves_nothing(filled: Town, gt_corpus: Any, tmp_pat
         "spool": 1,
         "index": True,
         "versions": ["gt-ft-deacon:v1"],
+        "bundles": [],
     }
     assert not dataset.exists()
     raw = raw_bytes(filled.corpus_dir)
@@ -232,9 +233,11 @@ def test_purge_of_a_session_leaves_nothing(filled: Town, gt_corpus: Any, tmp_pat
 def test_a_purge_can_be_run_again(filled: Town, gt_corpus: Any) -> None:
     gt_corpus("sweep")
     with Store(filled) as store:
+        store.record_dataset(filled.root / "gone", [SESSION], "h")
+        store.record_training("gt-ft-deacon:v1", "h")
         store.delete_sessions([SESSION])  # as a purge leaves it that was killed before it could compact
     result = json.loads(gt_corpus("purge", "--session", SESSION, "--json")[1])
-    assert result["sessions"] == [SESSION]
+    assert result["sessions"] == [SESSION] and result["versions"] == ["gt-ft-deacon:v1"]
     assert b"zebra" not in raw_bytes(filled.corpus_dir)
 
 

@@ -208,7 +208,13 @@ def test_datasets_and_versions(town: Town, tmp_path: Path) -> None:
             store.record_training(version, "hash1")
         assert store.versions_trained_on(["s2", "s3"]) == ["gt-ft-deacon:v1", "gt-ft-deacon:v2"]
         assert store.versions_trained_on(["s3", "none"]) == []
-        assert store.datasets_with(["s1", "s2"]) == {"hash1": tmp_path / "d1"}
+        assert store.datasets_with(["s1", "s2"]) == {tmp_path / "d1": "hash1"}
+        store.record_dataset(tmp_path / "copy", ["s1", "s2"], "hash1")
+        store.record_dataset(tmp_path / "d1", ["s4"], "hash3")
+        assert store.datasets_with(["s1"]) == {tmp_path / "copy": "hash1"}, "what it held before is gone"
+        store.forget_dataset(tmp_path / "copy")
+        assert store.datasets_with(["s1"]) == {}
+        assert store.versions_trained_on(["s1"]) == ["gt-ft-deacon:v1", "gt-ft-deacon:v2"]
 
 
 def test_full_disk_is_said_and_nothing_is_torn(town: Town) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..town.root import Town
 
 HELP = "The corpus: capture sessions with consent, scrub, search, label, build datasets, purge."
-MODULES = ("corpus_scrub", "corpus_dataset", "corpus_outcomes", "corpus_reversions")
+MODULES = ("corpus_scrub", "corpus_dataset", "corpus_outcomes", "corpus_reversions", "corpus_share")
 LOG_BYTES = 1 << 20
 EXPECTED = ("line:", "attachment:", "event:")
 """Counts of what every transcript has; ``--json`` gives them, the table leaves them out."""
@@ -343,6 +343,8 @@ def purge(
         print("dropped the retrieval index; `gt corpus reindex` builds it anew")
     for version in result.versions:
         print(f"trained on it: {version}")
+    for bundle in result.bundles:
+        print(f"shared with others in bundle {bundle[:12]}: ask them to purge it too")
 
 
 for _name in MODULES:

@@ -22,6 +22,7 @@ from .dedup import NEAR
 from .outcomes.compute import compute
 from .outcomes.rows import decision_outcomes
 from .reversions import blocked_lines, tells_of
+from .share.rows import shared_labels
 from .store import Store, exists, now
 
 
@@ -67,14 +68,18 @@ def build_dataset(
             redraw=redraw,
         )
         built = dataset.build(store.sessions(role), profile, slim, options)
+        sessions = sorted({e.session for e in (*built.train, *built.heldout)})
+        store.record_dataset(out, sessions, f"unfinished {out}", role)  # a purge must find what a kill leaves
         made = dataset.write(out, role, built, _facts(town, wanted, built))
-        store.record_dataset(out, made.card["sessions"], made.hash, role)
+        store.record_dataset(out, sessions, made.hash, role)
     return made
 
 
 def labels(store: Store, session: str) -> dict[str, str]:
-    """Id of the tool call → what became of that decision, for a patrol's session."""
-    return {call: found.label for call, found in decision_outcomes(store, session).items()}
+    """Id of the tool call → what became of that decision, for a patrol's session; of one that another town
+    shared, what that town says."""
+    found = {call: outcome.label for call, outcome in decision_outcomes(store, session).items()}
+    return found or shared_labels(store, session)
 
 
 def unreverted(

@@ -75,6 +75,22 @@ MIGRATIONS = (
         days INTEGER NOT NULL, state TEXT NOT NULL, "by" TEXT NOT NULL, reason TEXT NOT NULL,
         decided_at TEXT NOT NULL, lines TEXT NOT NULL) WITHOUT ROWID;
     """,
+    # What came from other towns of a rig, and what went to them (corpus/share).
+    """
+    CREATE TABLE shared (
+        session_id TEXT PRIMARY KEY, bundle TEXT NOT NULL, sender TEXT NOT NULL, key TEXT NOT NULL,
+        at TEXT NOT NULL, labels TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE exported (
+        session_id TEXT NOT NULL, bundle TEXT NOT NULL, at TEXT NOT NULL,
+        PRIMARY KEY (session_id, bundle)) WITHOUT ROWID;
+    """,
+    # One dataset may stand in several folders: its hash is that of its content.
+    """
+    CREATE TABLE dataset_folders (
+        path TEXT PRIMARY KEY, hash TEXT NOT NULL, role TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
+    INSERT OR REPLACE INTO dataset_folders SELECT path, hash, role, at FROM datasets ORDER BY at;
+    DROP TABLE datasets;
+    """,
 )
 
 

@@ -17,6 +17,7 @@ from ..errors import FinetuneError, RetriableError, UserError, in_file
 from ..settings import models_home
 from ..town.root import Town
 from .lock import sweep_lock
+from .share.rows import bundles_with
 from .store import Store
 
 WAIT_SECONDS = 60.0
@@ -33,6 +34,8 @@ class PurgeResult:
     index: bool
     """The retrieval index was dropped; `gt corpus reindex` builds it anew."""
     versions: tuple[str, ...]
+    bundles: tuple[str, ...] = ()
+    """Bundles in which it went to others: ask them to purge it too."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,8 +58,9 @@ def purge(town: Town, session: str | None = None, before: str | None = None) -> 
             spooled = _spooled(town)
             ids = _sessions(store, session, limit, set(spooled.values()))
             versions = store.versions_trained_on(ids)
+            bundles = bundles_with(store, ids)
             datasets = store.datasets_with(ids)
-            for folder in datasets.values():
+            for folder in datasets:
                 _remove_folder(town, folder)
             index = town.corpus_dir / "index"
             had_index = index.is_dir()
@@ -65,13 +69,15 @@ def purge(town: Town, session: str | None = None, before: str | None = None) -> 
             entries = [path for path, name in spooled.items() if name in ids]
             for path in entries:
                 path.unlink(missing_ok=True)
-            for hash in datasets:
-                store.forget_dataset(hash)
+            for folder in datasets:
+                store.forget_dataset(folder)
             store.delete_sessions(ids)
             documents = store.delete_documents(limit) if limit else 0
             store.compact()
-    folders = tuple(sorted(str(p) for p in datasets.values()))
-    return PurgeResult(tuple(ids), documents, folders, len(entries), had_index, tuple(versions))
+    folders = tuple(sorted(map(str, datasets)))
+    return PurgeResult(
+        tuple(ids), documents, folders, len(entries), had_index, tuple(versions), tuple(bundles)
+    )
 
 
 def _moment(text: str) -> str:

@@ -322,14 +322,15 @@ class Store:
         return [row | {name: json.loads(row[name]) for name in parsed} for row in rows]
 
     def delete_sessions(self, session_ids: Sequence[str]) -> int:
-        """Delete sessions and all that is said of them, and remember not to capture them again."""
+        """Delete sessions and all that is said of them. Their ids stay: they are not captured again, and it
+        can still be told which versions were trained on them."""
         deleted = 0
         with self.transaction():
             for session_id in session_ids:
                 row = self._row("SELECT * FROM sessions WHERE id = ?", session_id)
                 if row is not None:
                     self._unindex(2 * row["n"], session_text(_session(row)))
-                for table in ("contributions", "labels", "dataset_sessions", "decisions", "outcomes"):
+                for table in ("contributions", "labels", "decisions", "outcomes", "shared"):
                     self._run(f"DELETE FROM {table} WHERE session_id = ?", session_id)
                 for document in self._rows("SELECT * FROM documents WHERE session_id = ?", session_id):
                     self._delete_document(document)
@@ -475,8 +476,8 @@ class Store:
     def record_dataset(self, path: Path, session_ids: Iterable[str], hash: str, role: str = "") -> None:
         """Note a dataset folder and the sessions in it, so that a purge finds it."""
         with self.transaction():
-            values = (hash, str(path.absolute()), role, now())
-            self._run("INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?)", *values)
+            values = (str(path.absolute()), hash, role, now())
+            self._run("INSERT OR REPLACE INTO dataset_folders VALUES (?, ?, ?, ?)", *values)
             for session_id in session_ids:
                 self._run("INSERT OR IGNORE INTO dataset_sessions VALUES (?, ?)", hash, session_id)
 
@@ -490,15 +491,15 @@ class Store:
                  WHERE d.session_id = ?"""
         return sorted({row["version"] for i in set(session_ids) for row in self._rows(sql, i)})
 
-    def datasets_with(self, session_ids: Iterable[str]) -> dict[str, Path]:
-        """Hash → folder of the datasets that hold any of the sessions."""
-        sql = """SELECT DISTINCT s.hash, s.path FROM datasets s JOIN dataset_sessions d ON d.hash = s.hash
-                 WHERE d.session_id = ?"""
-        return {row["hash"]: Path(row["path"]) for i in set(session_ids) for row in self._rows(sql, i)}
+    def datasets_with(self, session_ids: Iterable[str]) -> dict[Path, str]:
+        """Folder → hash of the datasets that hold any of the sessions."""
+        sql = """SELECT DISTINCT f.path, f.hash FROM dataset_folders f
+                 JOIN dataset_sessions d ON d.hash = f.hash WHERE d.session_id = ?"""
+        return {Path(row["path"]): row["hash"] for i in set(session_ids) for row in self._rows(sql, i)}
 
-    def forget_dataset(self, hash: str) -> None:
-        """The folder is gone; which versions were trained on it stays known by its other sessions."""
-        self._run("DELETE FROM datasets WHERE hash = ?", hash)
+    def forget_dataset(self, path: Path) -> None:
+        """The folder is gone; which sessions were in it and which versions were trained on it stays known."""
+        self._run("DELETE FROM dataset_folders WHERE path = ?", str(path))
 
     # Search, sweeps, space ----------------------------------------------------------------------------
 

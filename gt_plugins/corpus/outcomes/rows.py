@@ -118,9 +118,11 @@ def session_facts(store: Store) -> list[SessionFacts]:
 
 
 def to_look_at(store: Store, version: str) -> list[tuple[str, str]]:
-    """(session id, stamp) of sessions that changed since they were last looked at, or whose reading did."""
+    """(session id, stamp) of sessions that changed since they were last looked at, or whose reading did; not
+    of those that other towns shared, of which our records know nothing."""
     sql = """SELECT s.id, s.source_hash || ' ' || s.policy || ' ' || s.updated_at || ' ' || s.role AS found,
-             o.stamp FROM sessions s LEFT JOIN outcomes o ON o.session_id = s.id ORDER BY s.n"""
+             o.stamp FROM sessions s LEFT JOIN outcomes o ON o.session_id = s.id
+             WHERE s.id NOT IN (SELECT session_id FROM shared) ORDER BY s.n"""
     rows = [(row["id"], f"{version} {row['found']}", row["stamp"]) for row in store.query(sql)]
     return [(id, stamp) for id, stamp, known in rows if stamp != known]
 

@@ -72,7 +72,7 @@ def rescrub(
                 run.session(ref) if number < len(ids) else run.document(ref)
                 if progress is not None:
                     progress(number + 1, report.rows)
-            report.datasets = sorted(str(p) for p in store.datasets_with(run.changed).values())
+            report.datasets = sorted(map(str, store.datasets_with(run.changed)))
             if run.marker.exists():
                 store.compact()
                 run.marker.unlink()
