@@ -82,6 +82,19 @@ def test_an_iterator_that_is_dropped_leaves_a_sound_cache(engine: TransformersEn
     assert first == by_hand(engine, ids, None, 3)
 
 
+def test_threads_are_given_back(engine: TransformersEngine) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        list(engine.generate([1, 2, 3], matcher=None, max_tokens=2))
+        engine.score([1, 2, 3], [[4, 5], [6]])
+        assert torch.get_num_threads() == 3, "a training in the same process would be slower from then on"
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_failed_step_forgets_the_cache(engine: TransformersEngine, monkeypatch) -> None:
     ids = ids_of(engine, "the polecat was idle")
     list(engine.generate(ids, matcher=None, max_tokens=2))

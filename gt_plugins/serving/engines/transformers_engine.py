@@ -7,6 +7,7 @@ agent's requests grow at the end, so most of each prompt has been read already.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +99,7 @@ class TransformersEngine:
         if len(self._fed) + len(tokens) > self.context:
             raise NonRetriableError(f"the context of {self.context} tokens is full")
         cache, self._cache = self._cache, None
-        torch.set_num_threads(threads_for(len(tokens), self._parameters))
-        with torch.inference_mode():
+        with self._threads(len(tokens)), torch.inference_mode():
             given = torch.tensor([tokens], device=self.model.device)
             out = self.model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         self._cache = cache
@@ -115,9 +115,8 @@ class TransformersEngine:
         scores = [float(lead[c[0]]) for c in continuations]
         if longest < 2:
             return scores
-        torch.set_num_threads(threads_for(len(continuations) * longest, self._parameters))
         padded = torch.tensor([[*c[:-1], *[0] * (longest - len(c))] for c in continuations])
-        with torch.inference_mode():
+        with self._threads(padded.numel()), torch.inference_mode():
             out = self.model(
                 padded.to(self.model.device), past_key_values=self._copies(len(continuations)), use_cache=True
             )
@@ -126,6 +125,19 @@ class TransformersEngine:
             rest = torch.tensor(continuation[1:])
             scores[row] += float(logs[row, : len(rest)].gather(1, rest[:, None]).sum())
         return scores
+
+    @contextmanager
+    def _threads(self, tokens: int) -> Iterator[None]:
+        """As many threads as a step of so many tokens is worth. They are the whole process's: what trains in
+        it afterwards has its own back."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads_for(tokens, self._parameters))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _copies(self, count: int) -> Any:
         """The cache once for each continuation; padding at the end needs no mask, as nothing follows it."""
