@@ -26,6 +26,7 @@ BUILT_IN = (
     "gt_plugins.transcripts.opencode",
     "gt_plugins.corpus.scrub.builtin",
     "gt_plugins.corpus.artifacts",
+    "gt_plugins.corpus.operations.sources",
     "gt_plugins.evaluation.builtin",
     "gt_plugins.evaluation.gate",
     "gt_plugins.prime.sections",

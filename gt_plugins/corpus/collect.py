@@ -15,7 +15,7 @@ from . import consent as consents
 from .lock import sweep_lock
 from .outcomes.compute import compute
 from .reversions import Reversion, is_convention, observe
-from .sources import CorpusSource, Document, Trouble, corpus_sources
+from .sources import CorpusSource, Document, Kept, Trouble, corpus_sources
 from .store import Store
 
 WAIT_SECONDS = 600.0
@@ -105,8 +105,11 @@ class _Collect:
                 keys.append(key)
         self.counted["retired"] += store.retire_documents(source.name, keys)
 
-    def _one(self, store: Store, found: Document | Trouble) -> str:
+    def _one(self, store: Store, found: Document | Kept | Trouble) -> str:
         """Store one document; returns the key under which it is (still) there, empty where it is not."""
+        if isinstance(found, Kept):
+            self.counted["unchanged"] += 1
+            return found.key
         if isinstance(found, Trouble):
             self.skipped[found.reason] += 1
             self.problems.append(f"{self.town.root / found.key}: {found.reason}")

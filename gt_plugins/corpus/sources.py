@@ -34,10 +34,18 @@ class Document:
 class CorpusSource:
     """A named source; ``collect(town)`` yields every document that it has at present.
 
-    A file that cannot be read is yielded as a :class:`Trouble` and counted, and the rest goes on."""
+    A file that cannot be read is yielded as a :class:`Trouble` and counted, and the rest goes on. What is
+    known to be as it was stored, or cannot be asked at the moment, is yielded as :class:`Kept`."""
 
     name: str
-    collect: Callable[[Town], Iterable[Document | Trouble]]
+    collect: Callable[[Town], Iterable[Document | Kept | Trouble]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A document that stays as it is stored, under the key under which it is."""
+
+    key: str
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,44 @@ class Bd:
             raise BdError(f"bd formula show {name} gave no formula")
         return answer
 
+    # -- whole databases ----------------------------------------------------------------------------
+
+    def export(self) -> list[dict[str, Any]]:
+        """Every bead with its labels, dependencies and comments, each once; what else bd lets out, too."""
+        found: dict[str, dict[str, Any]] = {}
+        for line in self._run("export").splitlines():
+            with suppress(ValueError, RecursionError):
+                value = json.loads(line)
+                if isinstance(value, dict) and value.get("id"):
+                    found[str(value["id"])] = value
+        return list(found.values())
+
+    def labelled(self, label: str) -> list[dict[str, Any]]:
+        """Beads of one label, closed and ephemeral ones too."""
+        answer = self._json("list", f"--label={label}", "--all", "--flat", "--limit=0")
+        return [b for b in answer if isinstance(b, dict)] if isinstance(answer, list) else []
+
+    def history(self, id: str) -> list[dict[str, Any]]:
+        """A bead as it stood at each commit, the oldest first: ``CommitDate`` and ``Issue``."""
+        answer = self._json("history", _checked_id(id))
+        steps = [s for s in answer if isinstance(s, dict)] if isinstance(answer, list) else []
+        return sorted(steps, key=lambda s: str(s.get("CommitDate", "")))
+
+    @property
+    def on_server(self) -> bool:
+        """Whether the database is a Dolt server's, which alone can be asked in SQL."""
+        try:
+            meta = json.loads((self.folder / ".beads" / "metadata.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(meta, dict) and meta.get("dolt_mode") == "server"
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events table, the oldest first; only on a server. Raises BdError elsewhere."""
+        columns = "issue_id, event_type, actor, old_value, new_value, created_at"
+        answer = self._json("sql", f"SELECT {columns} FROM events ORDER BY created_at, id")
+        return [e for e in answer if isinstance(e, dict)] if isinstance(answer, list) else []
+
     # -- statuses -----------------------------------------------------------------------------------
 
     def custom_statuses(self) -> list[str]:

@@ -14,8 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import RetriableError, UserError
+from ..errors import FinetuneError, RetriableError, UserError
 from .root import Town
 
 SHIM_MAGIC = b"gastown-finetune shim"
@@ -126,6 +127,26 @@ def run_gt(
         err.decode("utf-8", "replace"),
         time.monotonic() - begun,
     )
+
+
+def gt_json(args: Sequence[str], town: Town, cwd: Path, timeout: float = 60.0) -> Any:
+    """What a gt command with ``--json`` answers, run as nobody in particular.
+
+    Raises UserError where there is no gt, RetriableError at the deadline, FinetuneError with gt's own words
+    where it fails or answers in no JSON.
+    """
+    from .bd import clean_environment, error_text, parse_output
+
+    environ = clean_environment(cwd, os.environ)
+    kept = {k: v for k, v in environ.items() if k not in ("BEADS_DIR", "BEADS_ACTOR", "GT_ROLE")}
+    done = run_gt(args, cwd, timeout, environ=kept | {"GT_TOWN_ROOT": str(town.root)})
+    what = f"gt {' '.join(args[:2])}"
+    if done.code != 0:
+        raise FinetuneError(f"{what}: {error_text(done.out, done.err) or f'exit code {done.code}'}")
+    try:
+        return parse_output(done.out)
+    except ValueError:
+        raise FinetuneError(f"{what} did not answer in JSON") from None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

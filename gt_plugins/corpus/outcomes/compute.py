@@ -16,9 +16,11 @@ from typing import Any, Protocol
 
 from ...roles.profile import Profile, load_profile
 from ...settings import outcome_windows
+from ...town.roles import address
 from ...town.root import Town
 from ...town.times import epoch
 from ...transcripts.model import Session
+from ..operations.databases import parsed
 from ..store import Store
 from . import rows
 from .deeds import PATROL_ROLES, Deed, deeds
@@ -29,6 +31,8 @@ from .work import WorkOutcome, beads_of, work_outcome
 
 READING = "1"
 """Goes up when sessions are to be read again for their deeds."""
+LABELS = ("good", "bad", "merged", "closed", "reopened", "rejected", "abandoned")
+"""What a label of ``bd audit label`` may say of a bead; any other is not ours."""
 CHUNK = 30.0
 """Replies of one session within so many seconds count as one sign of life."""
 
@@ -81,7 +85,7 @@ def town_records(
     named = {deed.deed.target for deed in rows.judged(store)} | {f.agent for f in facts}
     records = read_records(
         town,
-        stirred=[(f.agent, f.stirred) for f in facts],
+        stirred=[*((f.agent, f.stirred) for f in facts), *bead_activity(store).items()],
         beads=bead_fates(store),
         rename=_renamer(town, named, scrubber),
     )
@@ -186,5 +190,49 @@ def patrol_outcome(decisions: Sequence[DecisionOutcome]) -> WorkOutcome:
 
 def bead_fates(store: Store) -> dict[str, BeadFate]:
     """Bead id → what its record in the corpus says of its end (``gt corpus collect`` puts it there)."""
-    fates: dict[str, BeadFate] = {}
+    merges: dict[str, str] = {}
+    for _, one in store.documents("slings", current=True):
+        if one.document.corpus_type == "merge_request":
+            facts = parsed(one.document.content)
+            bead = str(facts.get("source_issue", ""))
+            end = str(facts.get("close_reason", "")).lower() if facts.get("status") == "closed" else ""
+            merges[bead] = _merge_end(end, merges.get(bead, ""))
+    fates = {bead: BeadFate("", merge=end) for bead, end in merges.items() if bead}
+    for _, one in store.documents("beads", current=True):
+        if one.document.corpus_type == "bead":
+            content = parsed(one.document.content)
+            fates[one.document.key] = _fate(content, merges.get(one.document.key, ""))
     return fates
+
+
+def _merge_end(reason: str, before: str) -> str:
+    """How a merge request ended; of several for one bead a merge counts before a refusal."""
+    found = next((word for word in ("merged", "rejected", "conflict") if word in reason), "")
+    return "merged" if "merged" in (found, before) else found or before
+
+
+def _fate(content: Mapping[str, Any], merge: str) -> BeadFate:
+    bead = content.get("bead") or {}
+    status = str(bead.get("status", ""))
+    changes = [t for t in content.get("transitions") or () if t.get("field") == "status"]
+    reopened = [epoch(t["at"]) for t in changes if t.get("old") == "closed" and t.get("new") != "closed"]
+    said = [one["label"] for one in content.get("labels") or () if one.get("label") in LABELS]
+    return BeadFate(
+        status,
+        epoch(str(bead.get("closed_at") or "")) if status == "closed" else 0.0,
+        str(bead.get("close_reason") or ""),
+        tuple(sorted(moment for moment in reopened if moment)),
+        merge,
+        said[-1] if said else "",
+    )
+
+
+def bead_activity(store: Store) -> dict[str, list[float]]:
+    """Agent → moments at which it changed a bead, by the beads' records."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for _, one in store.documents("beads", current=True):
+        for change in parsed(one.document.content).get("transitions") or ():
+            agent, at = address(str(change.get("by") or "")), epoch(str(change.get("at")))
+            if agent and at:
+                found[agent].append(at)
+    return found

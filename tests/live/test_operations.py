@@ -1,0 +1,184 @@
+"""Operational records and outcomes from the real bd, embedded and on a town's Dolt server, and the real gt."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpus_helpers import PlainScrubber, consented
+
+from gt_plugins.corpus.collect import CollectReport, collect
+from gt_plugins.corpus.operations.sources import gt_corpus_sources
+from gt_plugins.corpus.store import Store
+from gt_plugins.sim.live_town import LiveTown
+from gt_plugins.town.root import Town
+from gt_plugins.transcripts.model import Session, Turn
+
+pytestmark = pytest.mark.live
+ALICE = "demo/crew/alice"
+
+
+def run(town: Town) -> CollectReport:
+    return collect(town, sources=list(gt_corpus_sources(town)), scrubber=PlainScrubber())
+
+
+def contents(town: Town, corpus_type: str) -> dict[str, dict[str, Any]]:
+    with Store(town) as store:
+        found = [
+            d.document for _, d in store.documents(current=True) if d.document.corpus_type == corpus_type
+        ]
+    return {d.key: json.loads(d.content) for d in found}
+
+
+def life(bead: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    """The statuses that a bead went through, with who and why."""
+    moves = [t for t in bead["transitions"] if t["field"] == "status"]
+    return [(t["new"], t["by"], t["reason"]) for t in moves]
+
+
+@pytest.fixture
+def bd(town: Town) -> Callable[..., Any]:
+    """The real bd on an embedded store in a small town; with ``--json`` its answer as a value."""
+    if shutil.which("bd") is None:
+        message = "LIVE TESTS NOT RUN: bd not on PATH"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{message}, and CI must have it", pytrace=False)
+        pytest.skip(message)
+    beads = town.root / ".beads"
+    shutil.rmtree(beads)
+    env = os.environ | {"BEADS_DIR": str(beads), "DOLT_METRICS_DISABLED": "1", "BD_ACTOR": "max"}
+
+    def call(*words: str) -> Any:
+        done = subprocess.run(
+            ["bd", *words], cwd=town.root, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if "--json" in words else done.stdout
+
+    call("init", "--prefix", "ft", "-q", "--non-interactive", "--stealth", "--skip-hooks", "--skip-agents")
+    return call
+
+
+def test_lives_from_an_embedded_store(town: Town, bd: Callable[..., Any]) -> None:
+    first = bd("create", "Greet PLANT-secret", "--json")["id"]
+    second = bd("create", "Answer", "--json")["id"]
+    bd("dep", "add", second, first)
+    bd("create", "an agent", "-l", "gt:agent", "--json")
+    bd("update", first, "--status", "in_progress", "--json")
+    bd("close", first, "--reason", "greeted", "--json")
+    bd("reopen", first, "--json")
+    entry = bd("audit", "record", "--kind", "tool_call", "--issue-id", first, "--json")["id"]
+    bd("audit", "label", entry, "--label", "bad", "--reason", "rude", "--json")
+    found = run(consented(town))
+    assert found.skipped == {"gt_missing": 1} or found.skipped == {} or "gt_failed" in found.skipped
+    beads = contents(town, "bead")
+    assert set(beads) == {first, second} and beads[first]["bead"]["title"] == "Greet [gone]"
+    moves = life(beads[first])
+    assert moves == [("in_progress", "max", None), ("closed", "max", "greeted"), ("open", None, None)]
+    assert [u[:22] for u in beads[first]["unknown"]] == ["who set status to open"]
+    assert [one["label"] for one in beads[first]["labels"]] == ["bad"]
+    (graph,) = contents(town, "dependency_graph").values()
+    assert [(e["from"], e["on"]) for e in graph["edges"]] == [(second, first)]
+    again = run(town)
+    assert (again.captured, again.updated, again.retired) == (0, 0, 0)
+
+
+def polecat(id: str, bead_time: str, name: str) -> Session:
+    """A session of crew alice that ran while a bead was on her hook."""
+    turn = Turn("a1", "assistant", ({"type": "text", "text": "Working."},), at=bead_time, model="m1")
+    return Session(
+        id,
+        "claude",
+        (turn,),
+        models=("m1",),
+        started=bead_time,
+        ended=bead_time,
+        role="crew",
+        rig="demo",
+        name=name,
+    )
+
+
+def test_a_real_town_s_work_ends_merged_rejected_or_reopened(in_town: LiveTown) -> None:
+    town, rig = consented(in_town.town), in_town.town.root / "demo"
+    alice, me = rig / "crew/alice", {"GT_ROLE": ALICE, "BD_ACTOR": ALICE}
+
+    def bd(*words: str) -> Any:
+        return json.loads(in_town.run("bd", *words, "--json", cwd=rig).checked().out)
+
+    def submit(title: str) -> tuple[str, str]:
+        """A bead of alice's with a branch in the merge queue; (bead, merge request)."""
+        bead = bd("create", title)["id"]
+        branch = f"work/{bead}"
+        in_town.run("git", "checkout", "-q", "-B", branch, "origin/HEAD", cwd=alice).checked()
+        (alice / f"{bead}.txt").write_text(title)
+        in_town.run("git", "add", ".", cwd=alice).checked()
+        in_town.run("git", "commit", "-qm", title, cwd=alice).checked()
+        in_town.run("git", "push", "-q", "origin", branch, cwd=alice).checked()
+        in_town.run("gt", "hook", bead, cwd=alice, more=me).checked()
+        done = in_town.run("gt", "mq", "submit", "--issue", bead, "--no-cleanup", cwd=alice, more=me)
+        return bead, done.checked().out.split("MR ID:")[1].split()[0]
+
+    for folder in (town.root, rig):
+        statuses = "staged_ready,staged_warnings"
+        in_town.run("bd", "config", "set", "status.custom", statuses, cwd=folder).checked()
+    merged, merge = submit("Greet")
+    with Store(town) as store:
+        add(store, polecat("s-merged", last_hook(town), "alice"))
+    convoy = in_town.gt("convoy", "create", "Greeting", merged).out
+    assert "hq-cv-" in convoy
+    in_town.run("git", "push", "-q", "origin", f"work/{merged}:main", cwd=alice).checked()
+    in_town.gt("mq", "post-merge", "demo", merge, cwd=rig)
+    refused, other = submit("Shout")
+    with Store(town) as store:
+        add(store, polecat("s-refused", last_hook(town), "alice"))
+    in_town.gt("mq", "reject", "demo", other, "--reason", "too loud", cwd=rig)
+
+    found = run(town)
+    assert not {"bd_failed", "gt_failed", "bd_missing", "gt_missing"} & set(found.skipped), found.problems
+    requests = contents(town, "merge_request")
+    assert requests[merge]["source_issue"] == merged and "merged" in requests[merge]["close_reason"]
+    assert requests[other]["source_issue"] == refused and requests[other]["status"] == "closed"
+    beads = contents(town, "bead")
+    assert beads[merged]["bead"]["close_reason"] == f"Merged in {merge}"
+    assert [new for new, _, _ in life(beads[merged])] == ["hooked", "closed"]
+    assert life(beads[merged])[0][1] == ALICE and beads[merged]["unknown"] == []
+    assert not any(key.endswith(("-witness", "-refinery", "-alice")) for key in beads)
+    (tracked,) = contents(town, "convoy").values()
+    assert [one["id"] for one in tracked["convoy"]["tracked"]] == [merged]
+    assert labels(town) == {"s-merged": "merged", "s-refused": "rejected"}
+    again = run(town)
+    assert (again.captured, again.updated, again.retired) == (0, 0, 0)
+
+    in_town.run("bd", "reopen", merged, "--reason", "it broke", cwd=rig).checked()
+    assert run(town).updated >= 1
+    assert labels(town)["s-merged"] == "reopened"
+    in_town.run("gt", "dolt", "stop").checked()
+    try:
+        down = run(town)
+        assert down.skipped.get("bd_failed", 0) + down.skipped.get("bd_missing", 0) >= 2 and down.retired == 0
+        assert set(contents(town, "bead")) == set(beads), "what is stored stays"
+    finally:
+        in_town.run("gt", "dolt", "start").checked()
+
+
+def add(store: Store, session: Session) -> None:
+    store.add_session(session, policy="p1", consent="Ann", source_hash=session.id, file=session.id)
+
+
+def last_hook(town: Town) -> str:
+    """When the newest hook event was written."""
+    lines = [json.loads(line) for line in town.events_file.read_text().splitlines()]
+    return str([one["ts"] for one in lines if one["type"] == "hook"][-1])
+
+
+def labels(town: Town) -> dict[str, str]:
+    with Store(town) as store:
+        return {one.session.id: one.outcome for one in store.sessions()}
