@@ -1,4 +1,4 @@
-"""Operational records as documents: lives of beads, graphs, slings, primes; bd and gt that fail or hang."""
+"""Operational records as documents: lives of beads, graphs, slings; bd and gt that fail or hang."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from corpus_helpers import PlainScrubber, consented
 from hypothesis import given
 from hypothesis import strategies as st
-from outcome_helpers import NUX, clock, log, put, session
+from outcome_helpers import NUX, clock, log
 
 from gt_plugins.corpus.collect import CollectReport, collect
 from gt_plugins.corpus.operations import beads as bead_source
@@ -20,10 +20,7 @@ from gt_plugins.corpus.operations.databases import fields_of, is_work
 from gt_plugins.corpus.operations.lifecycle import Transition
 from gt_plugins.corpus.operations.sources import gt_corpus_sources
 from gt_plugins.corpus.store import Store
-from gt_plugins.sim.situations import stream
-from gt_plugins.sim.town_text import stock_prime
 from gt_plugins.town.root import Town
-from gt_plugins.transcripts.model import Turn
 
 BEAD = {"id": "dm-1", "title": "Greet", "status": "open", "issue_type": "task", "updated_at": clock(0)}
 
@@ -265,6 +262,26 @@ def test_a_history_that_fails_or_must_wait_is_asked_again(
     assert all(c["complete"] for c in contents(town, "bead").values())
 
 
+def test_a_source_that_breaks_halfway_retires_nothing(town: Town) -> None:
+    from gt_plugins.corpus.sources import CorpusSource, Document, Kept, Trouble
+
+    def collected(*, broken: bool) -> CollectReport:
+        def yields(_: Town) -> Any:
+            yield Document("x", "a", "note", "one")
+            if broken:
+                raise KeyError("PLANT-secret")
+            yield Document("x", "b", "note", "two")
+
+        sources = [CorpusSource("x", yields), CorpusSource("y", lambda _: [Kept("z"), Trouble("t", "odd")])]
+        return collect(town, sources=sources, scrubber=PlainScrubber())
+
+    consented(town)
+    assert collected(broken=False).captured == 2
+    found = collected(broken=True)
+    assert (found.unchanged, found.retired) == (2, 0)
+    assert found.skipped == {"odd": 1, "source_failed": 1} and "PLANT" not in str(found.problems)
+
+
 def test_no_beads_and_no_bd_are_counted(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     consented(town)
     assert run(town).skipped == {"no_beads": 1}
@@ -296,7 +313,7 @@ def test_redirects_lead_to_one_database(town: Town) -> None:
     assert found.rig == "demo" and found.beads_dir == (town.root / "demo/mayor/rig/.beads").resolve()
 
 
-# -- slings and primes ------------------------------------------------------------------------------
+# -- slings ------------------------------------------------------------------------------
 
 
 def test_a_sling_is_told_with_what_followed_and_outlives_its_events(town: Town) -> None:
@@ -315,18 +332,3 @@ def test_a_sling_is_told_with_what_followed_and_outlives_its_events(town: Town) 
     town.events_file.write_text("")
     again = run(town, "slings")
     assert (again.unchanged, again.retired) == (2, 0)
-
-
-def test_primes_as_they_were_seen(town: Town) -> None:
-    consented(town)
-    text = stock_prime("deacon", "s1", stream("x"))
-    prime = Turn("h", "hook", ({"type": "text", "text": text},), hook="SessionStart:startup")
-    one = session((0, "gt hook", "nothing"))
-    with Store(town) as store:
-        put(store, type(one)(**{**vars(one), "turns": (prime, *one.turns)}), session((0, "ls", "x"), id="s2"))
-    assert run(town, "primes").captured == 1
-    with Store(town) as store:
-        ((_, found),) = store.documents("primes")
-    assert (found.document.session_id, found.document.role, found.document.model) == ("s1", "deacon", "m1")
-    assert "Patrol wisp" in found.document.content
-    assert run(town, "primes").unchanged == 1

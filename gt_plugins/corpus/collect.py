@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from ..errors import UserError
+from ..errors import FinetuneError, UserError
 from ..settings import load_settings
 from ..town.root import Town
 from . import consent as consents
@@ -99,11 +99,24 @@ class _Collect:
     def source(self, store: Store, source: CorpusSource) -> None:
         """Everything that one source has."""
         keys: list[str] = []
-        for found in source.collect(self.town):
+        whole: list[str] = []
+        for found in self._found(source, whole):
             key = self._one(store, found)
             if key:
                 keys.append(key)
-        self.counted["retired"] += store.retire_documents(source.name, keys)
+        if whole:
+            self.counted["retired"] += store.retire_documents(source.name, keys)
+
+    def _found(self, source: CorpusSource, whole: list[str]) -> Iterator[Document | Kept | Trouble]:
+        """What a source yields; one that fails halfway is counted, and not noted in ``whole``."""
+        try:
+            yield from source.collect(self.town)
+            whole.append(source.name)
+        except FinetuneError:
+            raise
+        except Exception as error:  # a source may be a third party's; its message may quote the text
+            self.skipped["source_failed"] += 1
+            self.problems.append(f"source {source.name} failed ({type(error).__name__})")
 
     def _one(self, store: Store, found: Document | Kept | Trouble) -> str:
         """Store one document; returns the key under which it is (still) there, empty where it is not."""

@@ -1,4 +1,4 @@
-"""Operational records and outcomes from the real bd, embedded and on a town's Dolt server, and the real gt."""
+"""Operational records and outcomes from the real gt and the real bd, embedded and on a town's server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-
 from corpus_helpers import PlainScrubber, consented
 
 from gt_plugins.corpus.collect import CollectReport, collect

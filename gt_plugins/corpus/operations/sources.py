@@ -17,7 +17,6 @@ def gt_corpus_sources(town: Town) -> Sequence[CorpusSource]:
         CorpusSource("beads", _beads),
         CorpusSource("slings", _slings),
         CorpusSource("convoys", _convoys),
-        CorpusSource("primes", _primes),
     ]
 
 
@@ -37,9 +36,3 @@ def _convoys(town: Town) -> Iterator[Document | Kept | Trouble]:
     from .convoys import convoys
 
     return convoys(town)
-
-
-def _primes(town: Town) -> Iterator[Document | Kept | Trouble]:
-    from .primes import primes
-
-    return primes(town)
