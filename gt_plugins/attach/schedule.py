@@ -1,4 +1,4 @@
-"""``gt-plugins schedule``: a sweep now and then, for sessions whose hook was lost.
+"""``gt-plugins schedule``: a sweep now and then, for sessions whose hook was lost, and an audit every week.
 
 Where systemd runs user timers it is one of those; elsewhere the crontab line is printed, and nobody's
 crontab is edited. The Gas Town plugin ``corpus-sweep`` is another way, which costs a dog's session each time.
@@ -25,6 +25,7 @@ from . import pieces, record
 
 TIMER, PLUGIN = pieces.TIMER, pieces.PLUGIN
 SECONDS = 20.0
+SWEEP, AUDIT = JOBS = ("sweep", "audit")
 
 
 def add_timer(town: Town, minutes: int, only_print: bool = False) -> list[str]:
@@ -32,12 +33,12 @@ def add_timer(town: Town, minutes: int, only_print: bool = False) -> list[str]:
     files = unit_files(town, minutes)
     if only_print:
         shown = [f"# {path}\n{text}" for path, text in files.items()]
-        return [*shown, f"# or, in a crontab:\n{crontab_line(town, minutes)}"]
+        return [*shown, "# or, in a crontab:\n" + "\n".join(crontab_lines(town, minutes))]
     _need_install(town)
     if not systemd_works():
         return [
-            "systemd runs no timers for this user here; add this line with `crontab -e`:",
-            crontab_line(town, minutes),
+            "systemd runs no timers for this user here; add these lines with `crontab -e`:",
+            *crontab_lines(town, minutes),
         ]
     known = record.load_town(town)
     placed = [
@@ -45,13 +46,17 @@ def add_timer(town: Town, minutes: int, only_print: bool = False) -> list[str]:
         for path, text in files.items()
     ]
     _place(town, known, placed)
-    name = unit_name(town) + ".timer"
-    for command in (["daemon-reload"], ["enable", "--now", name]):
+    timers = [unit_name(town, what) + ".timer" for what in JOBS]
+    for command in (["daemon-reload"], ["enable", "--now", *timers]):
         said = _systemctl(*command)
         if said:
             remove(town)
             raise FinetuneError(f"systemctl --user {' '.join(command)}: {said}; nothing was set up")
-    return [f"{name}: every {minutes} minutes (gt-plugins schedule --remove takes it back)"]
+    return [
+        f"{timers[0]}: every {minutes} minutes",
+        f"{timers[1]}: every week; its result is a line of .corpus/log and of .corpus/audits.jsonl",
+        "gt-plugins schedule --remove takes both back",
+    ]
 
 
 def add_plugin(town: Town) -> list[str]:
@@ -92,33 +97,43 @@ def remove(town: Town) -> list[str]:
 def stop(town: Town, placed: Iterable[record.Placed]) -> None:
     """Stop the timer, where ``placed`` has one and systemd is there."""
     if any(p.kind == TIMER for p in placed) and systemd_works():
-        _systemctl("disable", "--now", unit_name(town) + ".timer")
+        _systemctl("disable", "--now", *(unit_name(town, what) + ".timer" for what in JOBS))
 
 
-def unit_name(town: Town) -> str:
-    """One name per town: its folder's name and a hash of its path."""
+def unit_name(town: Town, what: str = SWEEP) -> str:
+    """One name per town and job: a hash of the town's path."""
     mark = hashlib.sha256(str(town.root).encode()).hexdigest()[:8]
-    return f"gastown-finetune-sweep-{mark}"
+    return f"gastown-finetune-{what}-{mark}"
 
 
 def unit_files(town: Town, minutes: int) -> dict[Path, str]:
-    """Path → text of the service and the timer."""
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
-    command = " ".join(_unit_quote(word) for word in _command(town))
-    what = f"gastown-finetune: capture what was not captured in {town.root}".replace("%", "%%")
-    name = unit_name(town)
+    """Path → text of the services and timers of the sweep and of the weekly audit."""
+    sweep = f"OnBootSec=5min\nOnUnitActiveSec={minutes}min"
+    audit = "OnCalendar=weekly\nPersistent=true\nRandomizedDelaySec=1h"
     return {
-        base / f"{name}.service": f"[Unit]\nDescription={what}\n\n"
-        f"[Service]\nType=oneshot\nNice=10\nExecStart={command}\n",
-        base / f"{name}.timer": f"[Unit]\nDescription={what}\n\n"
-        f"[Timer]\nOnBootSec=5min\nOnUnitActiveSec={minutes}min\n\n[Install]\nWantedBy=timers.target\n",
+        **_units(town, SWEEP, "capture what was not captured in", sweep),
+        **_units(town, AUDIT, "audit what is stored of", audit),
     }
 
 
-def crontab_line(town: Town, minutes: int) -> str:
+def _units(town: Town, job: str, what: str, when: str) -> dict[Path, str]:
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    command = " ".join(_unit_quote(word) for word in _command(town, job))
+    head = f"[Unit]\nDescription=gastown-finetune: {what} {town.root}".replace("%", "%%")
+    name = unit_name(town, job)
+    return {
+        base / f"{name}.service": f"{head}\n\n[Service]\nType=oneshot\nNice=10\nExecStart={command}\n",
+        base / f"{name}.timer": f"{head}\n\n[Timer]\n{when}\n\n[Install]\nWantedBy=timers.target\n",
+    }
+
+
+def crontab_lines(town: Town, minutes: int) -> list[str]:
     """The same for cron, which knows no step above an hour: longer ones are rounded to hours."""
     when = f"*/{minutes} * * * *" if minutes < 60 else f"0 */{min(23, round(minutes / 60))} * * *"
-    return f"{when} {shlex.join(_command(town))} >/dev/null 2>&1".replace("%", "\\%")
+    return [
+        f"{at} {shlex.join(_command(town, job))} >/dev/null 2>&1".replace("%", "\\%")
+        for at, job in ((when, SWEEP), ("17 4 * * 1", AUDIT))
+    ]
 
 
 def systemd_works() -> bool:
@@ -126,8 +141,9 @@ def systemd_works() -> bool:
     return shutil.which("systemctl") is not None and _systemctl("show-environment") is None
 
 
-def _command(town: Town) -> list[str]:
-    return [str(Path(sys.executable).parent / "gt-corpus"), "sweep", "--town", str(town.root)]
+def _command(town: Town, job: str) -> list[str]:
+    more = ["--since", "7d", "--quiet"] if job == AUDIT else []
+    return [str(Path(sys.executable).parent / "gt-corpus"), job, "--town", str(town.root), *more]
 
 
 def _unit_quote(word: str) -> str:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from ..town.root import Town
 
 HELP = "The corpus: capture sessions with consent, scrub, search, label, build datasets, purge."
-MODULES = ("corpus_scrub", "corpus_dataset", "corpus_outcomes", "corpus_reversions", "corpus_share")
+MODULES = (
+    "corpus_scrub",
+    "corpus_audit",
+    "corpus_dataset",
+    "corpus_outcomes",
+    "corpus_reversions",
+    "corpus_share",
+)
 LOG_BYTES = 1 << 20
 EXPECTED = ("line:", "attachment:", "event:")
 """Counts of what every transcript has; ``--json`` gives them, the table leaves them out."""

@@ -150,7 +150,7 @@ def schedule(
     ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take the schedule back.")] = False,
 ) -> None:
-    """Sweep the town's ended sessions now and then, in case a hook was lost."""
+    """Sweep the town's ended sessions now and then, in case a hook was lost; audit the corpus every week."""
     from ..attach import schedule as scheduling
     from ..town.root import find_town
 

@@ -123,6 +123,12 @@ class Scrubber:
         own = self._surrogates.is_own
         return [(f.start, f.end, f.kind) for f in self._find(text) if own(f.kind, text[f.start : f.end])]
 
+    def findings(self, text: str) -> list[tuple[str, str]]:
+        """(kind, value) of what would be replaced in ``text``, surrogates left out. Raises ScrubError."""
+        found = [(hit.kind, text[hit.start : hit.end]) for hit in self._resolve(text, self._find(text))]
+        forget()
+        return found
+
     # --- strings
 
     def _count(self, counts: _Counts) -> Counter[str]:

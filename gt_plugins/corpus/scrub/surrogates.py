@@ -127,11 +127,11 @@ Own = Callable[[Surrogates, str], bool]
 
 
 def is_surrogate(text: str) -> bool:
-    """Whether ``text`` as a whole is a sealed surrogate of some kind; for audits, needs no key."""
+    """Whether ``text`` as a whole is a surrogate of some kind, by its seal or its set-aside range; for
+    audits, needs no key."""
     anyone = Surrogates(b"", lambda t: t)
-    nested = {"base64"}
-    return any(own(anyone, text) for kind, own in _OWN.items() if kind not in nested) or _own_shape(
-        anyone, text
+    return any(own(anyone, text) for own in _SEALED) or any(
+        form.fullmatch(text) is not None and own(anyone, text) for form, own in _BY_RANGE
     )
 
 
@@ -556,3 +556,18 @@ _SEALED = (
     _own_iban,
 )
 """Those that no foreign value can pass for by its form alone."""
+_BY_RANGE: tuple[tuple[re.Pattern[str], Own], ...] = (
+    (re.compile(r"2[45]\d(?:\.\d{1,3}){3}"), _own_ipv4),
+    (re.compile(r"[+(]?[\d(][\d ().-]{5,24}\d"), _own_phone),
+    (re.compile(r"9\d\d[- ]\d\d[- ]\d{4}"), lambda _, __: True),
+    (re.compile(r"06([:-])47\1[45]4(?:\1[0-9a-fA-F]{2}){3}"), _own_mac),
+    (
+        re.compile(
+            r"(?:\d{1,2}[ ./-])?(?:\d{1,4}|[A-Z][a-z]{2,8})[ ,./-]{1,2}(?:\d{1,2}[ ,./-]{1,2})?\d{1,4}"
+        ),
+        _own_date,
+    ),
+    (re.compile(r"\d{1,4} [A-Z][a-z]{13} Street"), _own_address),
+    (re.compile(r"0\.0\d{3,15}"), _own_geo),
+)
+"""(form, test) of kinds that are told by a range which is nobody's."""
