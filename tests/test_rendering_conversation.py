@@ -44,6 +44,22 @@ def asked(*content: Any, role: str = "user") -> dict[str, Any]:
 # -- from a request ---------------------------------------------------------------------------------
 
 
+def test_the_shell_of_another_client_is_bash() -> None:
+    inputs = (
+        ("exec_command", {"cmd": "gt hook"}),
+        ("bash", {"command": "gt hook"}),
+        ("Bash", {"command": "gt hook"}),
+    )
+    for name, arguments in (*inputs, ("shell", {"command": ["bash", "-lc", "gt hook"]})):
+        block = {"type": "tool_use", "id": "c", "name": name, "input": arguments}
+        session = Session("s", "x", (Turn("a", "assistant", (block,)),))
+        (message,) = from_session(session, load_profile("deacon"), "").messages
+        assert (message.blocks[0]["name"], message.blocks[0]["input"]) == ("Bash", {"command": "gt hook"})
+    other = {"type": "tool_use", "id": "c", "name": "apply_patch", "input": {"input": "x"}}
+    session = Session("s", "x", (Turn("a", "assistant", (other,)),))
+    assert from_session(session, load_profile("deacon"), "").messages[0].blocks[0]["name"] == "apply_patch"
+
+
 def test_a_request_as_the_client_sends_it() -> None:
     found = from_request(
         body(

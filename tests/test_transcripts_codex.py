@@ -265,3 +265,14 @@ def test_damage_is_counted(tmp_path: Path) -> None:
     found = {k: session.counts[k] for k in ("broken", "binary", "not_object", "torn")}
     assert found == {"broken": 1, "binary": 2, "not_object": 1, "torn": 1}
     assert shown(session.turns) == shown(read(tmp_path, codex_patrol(CWD).text()).turns)
+
+
+def test_a_line_of_fifty_megabytes_is_passed_over(tmp_path: Path) -> None:
+    script = codex_patrol(CWD)
+    lines = script.text().splitlines(keepends=True)
+    huge = (
+        json.dumps({"type": "response_item", "payload": {"type": "message", "text": "x" * 50_000_000}}) + "\n"
+    )
+    session = read(tmp_path, "".join([*lines[:5], huge, *lines[5:]]))
+    assert session.counts["huge"] == 1
+    assert shown(session.turns) == shown(read(tmp_path, script.text()).turns)

@@ -219,6 +219,16 @@ def test_damage_in_a_database_is_counted(tmp_path: Path) -> None:
     assert len(session.turns) == 4
 
 
+def test_a_part_of_fifty_megabytes_is_passed_over(tmp_path: Path) -> None:
+    db = open_database(tmp_path / "opencode.db")
+    chat = opencode_patrol(CWD)
+    chat.reply({"type": "text", "text": "x" * 50_000_000})
+    insert(db, chat)
+    session = opencode.read(tmp_path / "opencode.db" / ROOT)
+    db.close()
+    assert session.counts["huge"] == 1 and len(session.turns) == 4
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "opencode.db"
     path.write_bytes(b"no database, " * 100)

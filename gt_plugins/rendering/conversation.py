@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..transcripts.shell import command_of
+
 if TYPE_CHECKING:
     from ..roles.profile import Profile
     from ..transcripts.model import Session, Turn
@@ -93,7 +95,8 @@ def from_session(session: Session, profile: Profile, prime: str) -> Conversation
     """The conversation that a deployed role would have had in a captured session.
 
     ``profile`` gives system prompt and tools, ``prime`` the slim text without its tags. Hooks' output and
-    lines that the client wrote itself are left out, as they are from a live request.
+    lines that the client wrote itself are left out, as they are from a live request. The shell of another
+    client (codex, opencode) is Bash.
     """
     counts: Counter[str] = Counter()
     messages: list[Message] = []
@@ -101,11 +104,19 @@ def from_session(session: Session, profile: Profile, prime: str) -> Conversation
         if turn.role == "hook" or turn.meta:
             counts[f"{turn.role} turn" if turn.role == "hook" else "meta turn"] += 1
             continue
-        kept = tuple(_clean(turn.blocks, counts))
+        kept = tuple(_clean(map(_as_deployed, turn.blocks), counts))
         if kept:
             messages.append(Message(turn.role, kept))
     tools = tuple(Tool(name, _REQUIRED.get(name, ())) for name in profile.tools)
     return Conversation(profile.system, tools, prime.strip(), _merged(messages), None, dict(counts))
+
+
+def _as_deployed(block: Block) -> Block:
+    """A shell call of another client as the deployed client would make it."""
+    command = command_of(block)
+    if not command or block.get("name") == "Bash":
+        return block
+    return {**block, "name": "Bash", "input": {"command": command}}
 
 
 def prime_of(turns: Iterable[Turn]) -> str:

@@ -7,8 +7,8 @@ Clients call their shell by other names and pass the command in other forms; who
 from __future__ import annotations
 
 import shlex
-
-from .model import Block
+from collections.abc import Mapping
+from typing import Any
 
 _TOOLS = frozenset(
     "Bash bash shell shell_command exec_command local_shell unified_exec container.exec".split()
@@ -17,7 +17,7 @@ _KEYS = ("command", "cmd")
 _SHELLS = frozenset({"bash", "sh", "zsh", "dash"})
 
 
-def command_of(block: Block) -> str:
+def command_of(block: Mapping[str, Any]) -> str:
     """The command line of a ``tool_use`` block; empty where it runs none.
 
     A list of words is joined as a shell would read it; ``["bash", "-lc", LINE]`` is LINE itself.
