@@ -92,6 +92,8 @@ def test_a_nudged_agent_that_dies_first_counts_against_it(town: Town) -> None:
     log(town, 9, "session_start", NUX, session_id="x", role=NUX)
     log(town, 10, "mail", NUX, to="mayor/")
     assert label(town, deed("nudge")).reason == "the agent died 4 minutes later"
+    assert label(town, deed("nudge", minutes=5)).label == "bad", "it was dead when it was nudged"
+    assert label(town, deed("nudge", minutes=9.5)).label == "good"
 
 
 def test_replies_in_captured_sessions_are_signs_of_life(town: Town) -> None:
@@ -132,11 +134,23 @@ def test_an_ordinary_end_contradicts_nothing_and_a_warrant_does(town: Town) -> N
 def test_nothing_is_guessed_where_the_records_do_not_reach(town: Town) -> None:
     assert label(town, deed("no-op")).label == "unknown"
     log(town, -300, "done", NUX, bead="dm-1")
-    log(town, 10, "boot", "gt")
+    log(town, 5000, "boot", "gt")
     found = label(town, deed("no-op"))
     assert found.reason == "the town's records do not reach back to it", "done is kept longer than others"
     log(town, -300, "mail", NUX)
+    assert label(town, deed("no-op")).label == "good"
+
+
+def test_a_window_is_over_by_the_records_or_by_the_clock(town: Town) -> None:
+    log(town, -1, "mail", "mayor")
     assert label(town, deed("no-op")).reason == "its window is not over"
+    assert label(town, deed("no-op"), now=deed("x", minutes=14).at).label == "unknown"
+    assert label(town, deed("no-op"), now=deed("x", minutes=16).at).label == "good"
+    log(town, 16, "mail", "mayor")
+    assert label(town, deed("no-op")).label == "good"
+
+
+def test_what_is_not_judged(town: Town) -> None:
     span(town)
     assert label(town, deed("no-op", "")).reason == "it does not say about whom"
     assert label(town, deed("no-op", failed=True)).reason == "its command failed"
@@ -168,6 +182,7 @@ def test_an_escalation_is_good_when_it_is_acknowledged(town: Town) -> None:
     log(town, 0, "escalation_sent", "deacon", rig="hq-1", target="deacon", reason="nux error auth")
     assert label(town, one).reason == "nothing followed"
     assert label(town, deed("escalate", NUX)).reason == "nothing followed", "found by whom it is about"
+    assert label(town, deed("escalate", "")).reason == "nothing followed", "found by who sent it"
     log(town, 30, "escalation_acked", "mayor", escalation_id="hq-1")
     assert label(town, one).reason == "it was acknowledged 30 minutes later"
     log(town, 40, "escalation_closed", "mayor", escalation_id="hq-1", reason="False alarm, no action needed")
@@ -376,5 +391,9 @@ def test_the_command_shows_labels_rates_and_reasons(
     assert (rate["action"], rate["good"], rate["rate"], rate["matched"] > 0) == ("nudge", 1, 1.0, True)
     assert found["reasons"] == [{"label": "good", "reason": "the agent stirred N minute later", "count": 1}]
     assert "nudge" in gt_corpus()[1]
-    assert gt_corpus("--role", "king")[0] == 2
+    assert gt_corpus("--role", "king")[0] == gt_corpus("--session", "nobody")[0] == 2
+    assert gt_corpus("--role", "deacon", "--session", "s1")[0] == 2
+    one = json.loads(gt_corpus("--session", "s1", "--json")[1])
+    assert (one["session"], one["outcome"], one["decisions"][0]["label"]) == ("s1", "good", "good")
+    assert "the agent stirred 5 minutes later" in gt_corpus("--session", "s1")[1]
     assert clock(0) == "2026-03-01T12:00:00Z"

@@ -10,7 +10,7 @@ from .common import JsonOption, TownOption, print_json
 
 if TYPE_CHECKING:
     from ..corpus.outcomes.rates import Rate
-    from ..corpus.outcomes.report import Outcomes
+    from ..corpus.outcomes.report import Outcomes, SessionOutcome
 
 
 def register(app: typer.Typer) -> None:
@@ -20,19 +20,36 @@ def register(app: typer.Typer) -> None:
 
 def outcomes(
     role: Annotated[str | None, typer.Option("--role", help="Only this role.")] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", help="One session (or the start of its id), each decision.")
+    ] = None,
     town: TownOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Label sessions and decisions by what followed, and show each label's rate beside matched situations."""
-    from ..corpus.outcomes.report import outcomes_of
+    from ..corpus.outcomes.report import outcomes_of, session_outcome
+    from ..errors import UserError
     from ..town.roles import check_role
     from ..town.root import find_town
 
+    if role and session:
+        raise UserError("--role or --session, not both")
+    if session:
+        one = session_outcome(find_town(town), session)
+        print_json(one.to_json()) if as_json else _print_session(one)
+        return
     found = outcomes_of(find_town(town), check_role(role) if role else None)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _print(found)
+    print_json(found.to_json()) if as_json else _print(found)
+
+
+def _print_session(one: SessionOutcome) -> None:
+    from .tables import print_table
+
+    print(f"{one.session}  {one.outcome}: {one.reason or 'nothing is known'}")
+    if one.decisions:
+        print_table(
+            ["DECISION", "LABEL", "WHY"], [[d["action"], d["label"], d["reason"]] for d in one.decisions]
+        )
 
 
 def _print(found: Outcomes) -> None:

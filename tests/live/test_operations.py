@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import string
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from corpus_helpers import PlainScrubber, consented
 
+from gt_plugins.corpus import consent
 from gt_plugins.corpus.collect import CollectReport, collect
 from gt_plugins.corpus.operations.sources import gt_corpus_sources
+from gt_plugins.corpus.outcomes.rows import decision_outcomes, judged
 from gt_plugins.corpus.store import Store
 from gt_plugins.sim.live_town import LiveTown
 from gt_plugins.town.root import Town
@@ -24,7 +29,12 @@ ALICE = "demo/crew/alice"
 
 
 def run(town: Town) -> CollectReport:
-    return collect(town, sources=list(gt_corpus_sources(town)), scrubber=PlainScrubber())
+    return collect(town, sources=list(gt_corpus_sources(town)))
+
+
+def consented(town: Town) -> Town:
+    consent.grant(town, "Ann")
+    return town
 
 
 def contents(town: Town, corpus_type: str) -> dict[str, dict[str, Any]]:
@@ -65,7 +75,8 @@ def bd(town: Town) -> Callable[..., Any]:
 
 
 def test_lives_from_an_embedded_store(town: Town, bd: Callable[..., Any]) -> None:
-    first = bd("create", "Greet PLANT-secret", "--json")["id"]
+    secret = "ghp_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
+    first = bd("create", f'Greet "{secret}"', "--json")["id"]
     second = bd("create", "Answer", "--json")["id"]
     bd("dep", "add", second, first)
     bd("create", "an agent", "-l", "gt:agent", "--json")
@@ -77,7 +88,7 @@ def test_lives_from_an_embedded_store(town: Town, bd: Callable[..., Any]) -> Non
     found = run(consented(town))
     assert found.skipped == {"gt_missing": 1} or found.skipped == {} or "gt_failed" in found.skipped
     beads = contents(town, "bead")
-    assert set(beads) == {first, second} and beads[first]["bead"]["title"] == "Greet [gone]"
+    assert set(beads) == {first, second} and secret not in beads[first]["bead"]["title"]
     moves = life(beads[first])
     assert moves == [("in_progress", "max", None), ("closed", "max", "greeted"), ("open", None, None)]
     assert [u[:22] for u in beads[first]["unknown"]] == ["who set status to open"]
@@ -180,3 +191,54 @@ def last_hook(town: Town) -> str:
 def labels(town: Town) -> dict[str, str]:
     with Store(town) as store:
         return {one.session.id: one.outcome for one in store.sessions()}
+
+
+def test_a_patrol_s_real_commands_are_labelled_by_what_they_left(in_town: LiveTown) -> None:
+    """The real gt and bd run a deacon's decisions and what followed; the session has what they printed."""
+    town = consented(in_town.town)
+    me, mayor = {"GT_ROLE": "deacon", "BD_ACTOR": "deacon"}, {"GT_ROLE": "mayor", "BD_ACTOR": "mayor"}
+    nux, slit = "demo/polecats/nux", "demo/polecats/slit"
+    turns: list[Turn] = []
+
+    def decide(command: str) -> str:
+        """Run a decision as the deacon would, into the session."""
+        at = datetime.now(UTC).isoformat()
+        ran = in_town.run("sh", "-c", command, cwd=town.root / "deacon", more=me)
+        call = f"toolu_{len(turns)}"
+        use = {"type": "tool_use", "id": call, "name": "Bash", "input": {"command": command}}
+        turns.append(Turn(call, "assistant", (use,), at=at, model="m1"))
+        said = {"type": "tool_result", "tool_use_id": call, "content": ran.out + ran.err}
+        turns.append(Turn(f"r{call}", "user", (said | {"is_error": ran.code != 0},), at=at))
+        return ran.out
+
+    def happens(*words: str, as_: dict[str, str] = mayor) -> None:
+        in_town.run(*words, more=as_).checked()
+
+    happens("gt", "activity", "emit", "patrol_started", "--rig", "demo", "--actor", "demo/witness")
+    happens("gt", "activity", "emit", "session_death", "--actor", nux, "--reason", "crash")
+    decide(f"gt warrant file {nux} --reason 'no session'")
+    decide(f"gt warrant file {slit} --reason 'it seems slow'")
+    escalated = decide("gt escalate 'nux error disk' -s high")
+    decide("gt escalate 'nobody answers this' -s low")
+    made = decide("bd create 'save work of nux' -t task -l gt:cleanup")
+    decide(f"gt activity emit patrol_watch --actor deacon --target {slit} --message 'slow'")
+    time.sleep(1.1)
+    happens("gt", "activity", "emit", "working", "--actor", slit)
+    happens("gt", "escalate", "ack", escalated.split("created:")[1].split()[0])
+    happens("bd", "close", made.split("issue:")[1].split()[0], "--reason", "pushed to a branch", as_=me)
+    times = {"started": turns[0].at, "ended": turns[-1].at}
+    with Store(town) as store:
+        add(store, Session("patrol", "claude", tuple(turns), models=("m1",), role="deacon", **times))
+    run(town)
+    with Store(town) as store:
+        found = list(decision_outcomes(store, "patrol").values())
+        deeds = [one.deed for one in judged(store, "deacon") if one.deed.session == "patrol"]
+    assert [d.kind for d in deeds] == ["warrant", "warrant", "escalate", "escalate", "cleanup", "watch"]
+    assert [(o.label, o.reason.split(" ")[0]) for o in found] == [
+        ("good", "its"),
+        ("bad", "the"),
+        ("good", "it"),
+        ("unknown", "its"),
+        ("good", "its"),
+        ("unknown", "its"),
+    ], found

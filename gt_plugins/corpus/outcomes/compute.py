@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,7 @@ from ..store import Store
 from . import rows
 from .deeds import PATROL_ROLES, Deed, deeds
 from .judge import DecisionOutcome, Windows, judge
-from .records import BeadFate, Given, TownRecords, read_records
+from .records import BeadFate, TownRecords, read_records
 from .rows import Judged, SessionFacts
 from .work import WorkOutcome, beads_of, work_outcome
 
@@ -88,6 +89,7 @@ def town_records(
         stirred=[*((f.agent, f.stirred) for f in facts), *bead_activity(store).items()],
         beads=bead_fates(store),
         rename=_renamer(town, named, scrubber),
+        now=time.time(),
     )
     return records, facts
 
@@ -157,9 +159,6 @@ def _session_outcomes(
 ) -> dict[str, WorkOutcome]:
     """Session id → outcome: a patrol's from its decisions, another's from its bead, a subagent's from its
     parent."""
-    given: dict[str, list[Given]] = defaultdict(list)
-    for one in records.given:
-        given[one.agent].append(one)
     decided: dict[str, list[DecisionOutcome]] = defaultdict(list)
     for label in labels:
         decided[label.deed.session].append(label.outcome)
@@ -168,7 +167,8 @@ def _session_outcomes(
         if session.role in PATROL_ROLES:
             outcome = patrol_outcome(decided.get(session.id, ()))
         else:
-            outcome = work_outcome(session, beads_of(session, given.get(session.agent, ())), records)
+            beads = beads_of(session, records.by_agent.get(session.agent, ()))
+            outcome = work_outcome(session, beads, records)
             if outcome.label == "unknown" and session.outcome not in ("", "unknown"):
                 outcome = WorkOutcome(session.outcome, "as it was found before")
         found[session.id] = outcome

@@ -55,8 +55,6 @@ def judge(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcome
         return unknown("its command failed")
     if not deed.at:
         return unknown("its time is not known")
-    if not records.covers(deed.at):
-        return unknown("the town's records do not reach back to it")
     if not deed.target and deed.kind not in NEED_NO_TARGET:
         return unknown("it does not say about whom")
     return rule(deed, records, windows)
@@ -79,7 +77,7 @@ def _nudge(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcom
     agent, at, end = deed.target, deed.at, deed.at + windows.follow
     if records.dead(agent, at):
         return bad("its session was dead")
-    stir, crash = records.next_stir(agent, at), records.next_crash(agent, at)
+    stir, crash = records.next_life(agent, at), records.next_crash(agent, at)
     if stir and stir <= end and not (crash and crash < stir):
         return good(f"the agent stirred {_minutes(stir - at)} later")
     if crash and crash <= end:
@@ -100,6 +98,8 @@ def _leave(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcom
     nudge = records.next_nudge(agent, start)
     if deed.kind == "no-op" and nudge and nudge <= end:
         return bad(f"the agent was nudged {_minutes(nudge - deed.at)} later")
+    if not records.covers(deed.at):
+        return unknown("the town's records do not reach back to it")
     if not records.over(end):
         return unknown("its window is not over")
     return good(f"nothing contradicted it in {_minutes(windows.follow)}")
@@ -131,6 +131,8 @@ def _escalate(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOut
     if found is None and deed.target:
         found = records.escalated_about(deed.target, deed.at - OWN, deed.at + OWN)
     if found is None:
+        found = records.escalated_by(deed.actor, deed.at - OWN, deed.at + OWN)
+    if found is None:
         return unknown("the records have no such escalation")
     if found.closed and found.closed <= end and _FALSE_ALARM.search(found.reason):
         return bad("it was closed as a false alarm")
@@ -152,6 +154,10 @@ def _cleanup(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutc
         return bad("its bead was reopened")
     if saved:
         return good(f"its bead was done {_minutes(saved - deed.at)} later")
+    work = records.on_hook(deed.target, deed.at)
+    finished = records.finished(work, end) if work else 0.0
+    if finished > deed.at:
+        return good(f"the agent's work was finished {_minutes(finished - deed.at)} later")
     return _nothing(records, end)
 
 
@@ -161,6 +167,8 @@ def _nuke(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcome
     bead = records.on_hook(agent, at)
     if not bead:
         soon = at + windows.follow
+        if not records.covers(at):
+            return unknown("the town's records do not reach back to it")
         if not records.over(soon):
             return unknown("its window is not over")
         return good("the agent had no work to lose")
@@ -189,7 +197,7 @@ def _start(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcom
 def _restart(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcome:
     """To restart an agent is good when it was not at work and then came up."""
     agent, at, end = deed.target, deed.at, deed.at + windows.follow
-    if at - _last_stir(records, agent, at) <= AT_WORK:
+    if at - records.last_stir(agent, at) <= AT_WORK:
         return bad("the agent was at work")
     return _came_up(records, agent, at, end)
 
@@ -204,10 +212,6 @@ def _came_up(records: TownRecords, agent: str, at: float, end: float) -> Decisio
             good(f"it came up {_minutes(begun - at)} later") if records.over(end) else _nothing(records, end)
         )
     return _nothing(records, end)
-
-
-def _last_stir(records: TownRecords, agent: str, at: float) -> float:
-    return max((t for t in records.stirred.get(agent, ()) if t <= at), default=0.0)
 
 
 def _nothing(records: TownRecords, end: float) -> DecisionOutcome:

@@ -7,7 +7,8 @@ records. Agents go by their address, times are seconds since 1970. Nothing of th
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, bisect_right
+import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,11 @@ from ...town.roles import address
 from ...town.root import Town
 from ...town.times import epoch
 
+KEPT = 3 * 86400.0
+"""Seconds for which gt keeps every event."""
 QUIET_ENDS = ("done means idle", "idle-reap", "shutdown", "user", "handoff", "stopped")
 """Words in the reason of a ``session_death`` by which it is an ordinary end."""
+_WORD = re.compile(r"[\w-]+")
 _NOT_ITS_OWN = frozenset({"session_death", "mass_death", "kill", "spawn", "session_start", "boot", "halt"})
 
 
@@ -70,10 +74,12 @@ class BeadFate:
 
 @dataclass
 class TownRecords:
-    """Indices over the records; every list is in order of time."""
+    """Indices over the records; every list is in order of time. ``since`` is the oldest event of a kind that
+    gt prunes early, ``until`` the newest of any, ``now`` the moment of reading."""
 
     since: float = 0.0
     until: float = 0.0
+    now: float = 0.0
     stirred: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     begun: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -81,7 +87,8 @@ class TownRecords:
     nudged: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     warrants: dict[str, list[Warrant]] = field(default_factory=lambda: defaultdict(list))
     escalations: dict[str, Escalation] = field(default_factory=dict)
-    given: list[Given] = field(default_factory=list)
+    by_agent: dict[str, list[Given]] = field(default_factory=lambda: defaultdict(list))
+    by_bead: dict[str, list[Given]] = field(default_factory=lambda: defaultdict(list))
     beads: Mapping[str, BeadFate] = field(default_factory=dict)
 
     # -- an agent at a moment -----------------------------------------------------------------------
@@ -92,12 +99,12 @@ class TownRecords:
         return {agent for index in named for agent in index}
 
     def covers(self, at: float) -> bool:
-        """Whether the records still reach back to a moment."""
-        return bool(self.since) and self.since <= at
+        """Whether what happened since a moment is all there: nothing that young is pruned, or nothing was."""
+        return bool(self.until) and (0 < self.since <= at or self.until - at <= KEPT)
 
     def over(self, end: float) -> bool:
-        """Whether the records go on after a moment, so that what did not happen by then did not happen."""
-        return self.until >= end
+        """Whether a window has passed, so that what is not on record by then did not happen."""
+        return max(self.until, self.now) >= end
 
     def last_life(self, agent: str, at: float) -> float:
         """When the agent was last seen to begin or to stir, at ``at`` or before; 0 for never."""
@@ -106,11 +113,20 @@ class TownRecords:
     def dead(self, agent: str, at: float) -> bool:
         """Whether the agent's session had ended and nothing of it was seen since."""
         death = _last(self.died.get(agent), at)
-        return bool(death) and death > self.last_life(agent, at)
+        return bool(death) and death > self.last_life(agent, at) and self.covers(death)
+
+    def last_stir(self, agent: str, at: float) -> float:
+        """When it last did something of its own; 0 for never."""
+        return _last(self.stirred.get(agent), at)
 
     def next_stir(self, agent: str, after: float) -> float:
         """When it next did something of its own; 0 for never."""
         return _next(self.stirred.get(agent), after)
+
+    def next_life(self, agent: str, after: float) -> float:
+        """When it next began or stirred; 0 for never."""
+        found = [t for t in (self.next_stir(agent, after), self.next_begin(agent, after)) if t]
+        return min(found, default=0.0)
 
     def next_begin(self, agent: str, after: float) -> float:
         return _next(self.begun.get(agent), after)
@@ -134,20 +150,25 @@ class TownRecords:
         """An escalation that names the agent, sent between two moments."""
         name = agent.rsplit("/", 1)[-1]
         for found in self.escalations.values():
-            if start <= found.at <= end and (agent in found.text or name in found.text.split()):
+            if start <= found.at <= end and (agent in found.text or name in _WORD.findall(found.text)):
                 return found
         return None
+
+    def escalated_by(self, agent: str, start: float, end: float) -> Escalation | None:
+        """The only escalation that the agent sent between two moments."""
+        found = [e for e in self.escalations.values() if e.by == agent and start <= e.at <= end]
+        return found[0] if len(found) == 1 else None
 
     # -- work ---------------------------------------------------------------------------------------
 
     def on_hook(self, agent: str, at: float) -> str:
         """The bead that was last put on the agent's hook; empty for none."""
-        found = [g for g in self.given if g.agent == agent and g.at <= at and g.kind in ("sling", "hook")]
+        found = [g for g in self.by_agent.get(agent, ()) if g.at <= at and g.kind in ("sling", "hook")]
         return found[-1].bead if found else ""
 
     def finished(self, bead: str, end: float) -> float:
         """When a bead was closed or its worker said that it was done, by ``end``; 0 for not."""
-        done = [g.at for g in self.given if g.bead == bead and g.kind == "done" and g.at <= end]
+        done = [g.at for g in self.by_bead.get(bead, ()) if g.kind == "done" and g.at <= end]
         fate = self.beads.get(bead)
         if fate and fate.closed and fate.closed <= end:
             done.append(fate.closed)
@@ -155,7 +176,7 @@ class TownRecords:
 
     def given_again(self, bead: str, start: float, end: float) -> float:
         """When a bead was put on a hook after ``start``; 0 for not."""
-        again = [g.at for g in self.given if g.bead == bead and g.kind == "sling" and start < g.at <= end]
+        again = [g.at for g in self.by_bead.get(bead, ()) if g.kind == "sling" and start < g.at <= end]
         return again[0] if again else 0.0
 
 
@@ -165,10 +186,11 @@ def read_records(
     stirred: Iterable[tuple[str, Iterable[float]]] = (),
     beads: Mapping[str, BeadFate] | None = None,
     rename: Callable[[str], str] = lambda name: name,
+    now: float = 0.0,
 ) -> TownRecords:
     """The town's records. ``stirred`` gives agents and moments from captured sessions; ``rename`` makes an
     agent's name what it is in the corpus, where names of people are replaced."""
-    records = TownRecords(beads=beads or {})
+    records = TownRecords(beads=beads or {}, now=now)
     names: dict[str, str] = {}
 
     def agent(text: str) -> str:
@@ -189,7 +211,8 @@ def read_records(
             times.sort()
     for warrants in records.warrants.values():
         warrants.sort(key=lambda w: w.filed)
-    records.given.sort(key=lambda g: g.at)
+    for given in (*records.by_agent.values(), *records.by_bead.values()):
+        given.sort(key=lambda g: g.at)
     return records
 
 
@@ -220,8 +243,11 @@ def _take(records: TownRecords, event: Event, agent: Callable[[str], str]) -> No
                 records.nudged[told].append(at)
         case "sling" | "hook" | "unhook" | "done":
             holder = agent(event.text("target")) if event.kind == "sling" else who
-            if holder and event.text("bead"):
-                records.given.append(Given(at, event.kind, holder, event.text("bead")))
+            bead = event.text("bead")
+            if holder and bead:
+                given = Given(at, event.kind, holder, bead)
+                records.by_agent[holder].append(given)
+                records.by_bead[bead].append(given)
         case "escalation_sent" | "escalation_acked" | "escalation_closed":
             _take_escalation(records, event, at, who)
 
@@ -257,9 +283,3 @@ def _last(times: list[float] | None, at: float) -> float:
 def _next(times: list[float] | None, after: float) -> float:
     index = bisect_right(times, after) if times else 0
     return times[index] if times and index < len(times) else 0.0
-
-
-def between(times: list[float], start: float, end: float) -> bool:
-    """Whether any moment of a sorted list lies in [start, end]."""
-    index = bisect_left(times, start)
-    return index < len(times) and times[index] <= end

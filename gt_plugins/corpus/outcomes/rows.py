@@ -49,7 +49,8 @@ def decision_outcomes(store: Store, session_id: str) -> dict[str, DecisionOutcom
     Empty for other roles: there the session's own outcome is that of all it did. An operator's label of the
     session is that of each of its decisions."""
     label = store.query("SELECT label FROM labels WHERE session_id = ?", session_id)
-    rows = store.query("SELECT call, label, reason FROM decisions WHERE session_id = ?", session_id)
+    sql = "SELECT call, label, reason FROM decisions WHERE session_id = ? ORDER BY at, call"
+    rows = store.query(sql, session_id)
     if label:
         said = DecisionOutcome(label[0]["label"], OPERATOR)
         return {row["call"]: said for row in rows}

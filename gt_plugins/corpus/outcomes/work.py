@@ -86,7 +86,7 @@ def _closed(bead: str, reason: str) -> WorkOutcome:
 
 def _left(session: SessionFacts, bead: str, start: float, records: TownRecords) -> WorkOutcome:
     """A bead that is still open, or of which there is no record but events."""
-    later = [g for g in records.given if g.bead == bead and g.at >= start]
+    later = [g for g in records.by_bead.get(bead, ()) if g.at >= start]
     if any(g.kind == "done" for g in later):
         return WorkOutcome("unknown", f"the agent said that {bead} was done; no merge or close is recorded")
     if any(g.kind == "unhook" and g.agent == session.agent for g in later):
