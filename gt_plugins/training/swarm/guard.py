@@ -1,0 +1,109 @@
+"""Which adapters may be averaged, and their mean. Pure functions of what was fetched.
+
+One NaN makes every average NaN, one huge adapter drowns all the others, and an average cannot be taken
+apart again. So each adapter is looked at before it counts, and left out whole if it is wrong: with numbers
+that are not finite, or with a norm (of its weights, or of their change since the last averaging) many times
+that of the median peer. The median is the lower one, so that of two peers the larger cannot excuse itself.
+A peer can claim any number of tokens, so none counts for more than twice the median.
+
+What this does not catch is a peer that lies within the norms: for that there is the allow-list before, and
+the evaluation gate after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .deal import lower_median
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_WEIGHT = 2.0
+"""Times the median number of tokens that one peer may count for."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A peer's adapter, with the tokens that it learned from since the last averaging."""
+
+    tensors: Mapping[str, Tensor]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """The offers that may be averaged, and why the others were dropped, both by peer."""
+
+    kept: dict[str, Offer]
+    dropped: dict[str, str]
+
+
+def sift(offers: Mapping[str, Offer], reference: Mapping[str, Tensor] | None, norm_factor: float) -> Sifted:
+    """Drop what may not be averaged. ``reference`` is the last average, where there is one.
+
+    Offers have the same names and shapes (``exchange.unpack`` has seen to it)."""
+    dropped = {peer: problem for peer, offer in offers.items() if (problem := _not_finite(offer.tensors))}
+    kept = {peer: offer for peer, offer in offers.items() if peer not in dropped}
+    for what, base in (("its weights", None), ("its change since the last averaging", reference)):
+        if what != "its weights" and base is None:
+            continue
+        norms = {peer: norm(offer.tensors, base) for peer, offer in kept.items()}
+        limit = norm_factor * lower_median(list(norms.values())) if norms else 0.0
+        for peer, length in norms.items():
+            if limit > 0 and length > limit:
+                dropped[peer] = (
+                    f"the norm of {what} is {length:.3g}, more than {norm_factor:g} times the median"
+                )
+                del kept[peer]
+    return Sifted(kept, dropped)
+
+
+def mean(offers: Mapping[str, Offer]) -> dict[str, Tensor]:
+    """The mean of adapters by their tokens, in double precision, back in their own type.
+
+    Raises ValueError where there is none."""
+    import torch
+
+    if not offers:
+        raise ValueError("no adapters to average")
+    shares = weights({peer: offer.tokens for peer, offer in offers.items()})
+    first = next(iter(offers.values())).tensors
+    made = {}
+    for name, tensor in first.items():
+        total = torch.zeros(tensor.shape, dtype=torch.float64)
+        for peer in sorted(offers):  # every peer adds in the same order and gets the same bits
+            total += offers[peer].tensors[name].to(torch.float64) * shares[peer]
+        made[name] = total.to(tensor.dtype)
+    return made
+
+
+def weights(tokens: Mapping[str, int]) -> dict[str, float]:
+    """Each peer's share of a mean, by tokens, none above twice the median; equal where nobody has any."""
+    counts = {peer: max(0, n) for peer, n in tokens.items()}
+    cap = MOST_WEIGHT * lower_median([float(n) for n in counts.values()])
+    capped = {peer: min(float(n), cap) for peer, n in counts.items()}
+    total = sum(capped.values())
+    return {peer: (n / total if total else 1.0 / len(capped)) for peer, n in capped.items()}
+
+
+def norm(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None) -> float:
+    """The Euclidean norm over all tensors together, of their difference to ``base`` where that is given."""
+    squares = 0.0
+    for name, tensor in tensors.items():
+        moved = tensor.double() if base is None else tensor.double() - base[name].double()
+        squares += float((moved * moved).sum())
+    return math.sqrt(squares)
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    import torch
+
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            return f"{name}: {bad} of {tensor.numel()} numbers are not finite"
+    return ""
