@@ -7,17 +7,21 @@ so that training can run on another machine than the agents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .cli.common import JsonOption, ModelsOption, TownOption, new_app, print_json, run
+from .cli.recipe_flags import Chosen, recipe_flags
 from .durable import private_dir
 from .errors import UserError
 from .town.root import Town, find_town
 
+PANEL = "Swarm (docs/swarm.md)"
 app = new_app("node0-finetune", "Tune an adapter for a role; the same training as gt model train.")
 
 
@@ -65,57 +69,99 @@ def _town_of(corpus: Path) -> Town:
     raise UserError(f"{corpus}: no corpus in it; name a town's .corpus folder, or a dataset with --dataset")
 
 
+def by_run_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The recipe beside a run file counts where ``--config`` names none."""
+
+    @functools.wraps(command)
+    def with_recipe(**given: Any) -> Any:
+        if given["run_file"] is not None and given["config"] is None:
+            from .training.swarm.runfile import load_run
+
+            given["config"] = load_run(given["run_file"]).recipe
+        return command(**given)
+
+    return with_recipe
+
+
+def _many(name: str, words: str) -> Any:
+    """An address that can be given more than once; node0's spelling is taken too."""
+    spelled = (f"--{name}", f"--{name.replace('-', '_')}")
+    return typer.Option(*spelled, help=f"{words} Can be given more than once.", rich_help_panel=PANEL)
+
+
 @app.command()
+@by_run_file
+@recipe_flags
 def finetune(
     role: Annotated[str, typer.Option("--role", help="deacon, boot, witness, polecat or crew.")],
+    chosen: Chosen,
     corpus: Annotated[
         Path | None, typer.Option("--corpus", help="A town's .corpus folder; a dataset is built from it.")
     ] = None,
     dataset: Annotated[Path | None, typer.Option("--dataset", help="A dataset folder.")] = None,
-    base: Annotated[str, typer.Option("--base", help="tiny, or a local Hugging Face folder.")] = "tiny",
     checkpoints: Annotated[
         Path | None, typer.Option("--checkpoints", help="Folder for the jobs (the town's .checkpoints).")
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A recipe in TOML.")] = None,
     model: Annotated[str, typer.Option("--model", help="Name of the model (gt-ft-ROLE).")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the role's last job.")] = False,
-    epochs: Annotated[float | None, typer.Option("--epochs")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Learning rate.")] = None,
-    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the adapter.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens")] = None,
-    seed: Annotated[int | None, typer.Option("--seed")] = None,
-    quantize: Annotated[str | None, typer.Option("--quantize", help="none or nf4.")] = None,
     threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
+    run_file: Annotated[
+        Path | None, typer.Option("--run", help="run.json: train in its swarm.", rich_help_panel=PANEL)
+    ] = None,
+    local_mode: Annotated[
+        bool, typer.Option("--local-mode", help="Peers of this machine alone.", rich_help_panel=PANEL)
+    ] = False,
+    initial_peers: Annotated[
+        list[str], _many("initial-peers", "Join by these, not by the file's seeds.")
+    ] = [],  # noqa: B006
+    host_maddrs: Annotated[list[str], _many("host-maddrs", "Listen here (/ip4/0.0.0.0/tcp/49200).")] = [],  # noqa: B006
+    announce_maddrs: Annotated[list[str], _many("announce-maddrs", "The address that others reach.")] = [],  # noqa: B006
+    identity_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--identity-path",
+            "--identity_path",
+            help="This peer's key (private.key with the checkpoints).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="NODE0_TOKEN", help="For the auth server.", rich_help_panel=PANEL)
+    ] = "",
+    email: Annotated[str, typer.Option(help="For the auth server.", rich_help_panel=PANEL)] = "",
     town: TownOption = None,
     models: ModelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tune an adapter for a role and register it as the model's next version."""
+    """Tune an adapter for a role and register it as the model's next version, alone or in a swarm."""
     from .settings import models_home
     from .town.roles import check_role
-    from .training.recipe import load_recipe
 
     if corpus is not None and dataset is not None:
         raise UserError("--corpus or --dataset, not both: a dataset is built from a corpus")
     check_role(role)
-    given: dict[str, Any] = {
-        "epochs": epochs,
-        "rate": rate,
-        "rank": rank,
-        "batch_tokens": batch_tokens,
-        "seed": seed,
-        "quantize": quantize,
-    }
-    recipe = load_recipe(base, config, **given)
     place = workplace(corpus, town, dataset, checkpoints)
+    swarm, recipe = None, chosen.recipe
+    if run_file is not None:
+        from .training.swarm.enrol import PRIVATE_KEY, request_for
+
+        key = identity_path or place.own_dir(place.checkpoints_dir) / PRIVATE_KEY
+        swarm = request_for(
+            run_file, key, local_mode, initial_peers, host_maddrs, announce_maddrs, token, email
+        )
+        recipe = replace(recipe, keep_best=False, patience=0)  # all peers end with the same adapter
+    elif local_mode or initial_peers:
+        raise UserError("a swarm needs its run file: pass --run run.json")
     from .cli import model_train
     from .training.adapter import quiet_libraries
     from .training.run import Request
 
     quiet_libraries()
-    folder = dataset.absolute() if dataset else model_train._built(place, role, base, resume)
+    folder = dataset.absolute() if dataset else model_train._built(place, role, chosen.base, resume)
     home = models_home(models)
-    request = Request(place, home, role, base, folder, recipe, model, resume, threads=threads)
+    request = Request(
+        place, home, role, chosen.base, folder, recipe, model, resume, threads=threads, swarm=swarm
+    )
     outcome = model_train.run_with_progress(request, as_json)
     if as_json:
         print_json(model_train.outcome_json(outcome))

@@ -107,7 +107,6 @@ def write(model: dict[str, Any], state: dict[str, Any]) -> None:
 
 def make_member(
     peers: Peers,
-    folder: Path,
     settings: SwarmSettings = FAST,
     base: str = "base",
     kind: type[SwarmMember] = SwarmMember,
@@ -120,8 +119,7 @@ def make_member(
         said.append(line)
         print(peers.identity.peer_id[-4:], line, file=sys.stderr)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    member = kind(peers, KEY, STAGE, base, settings, folder, say, read=read, write=write, **more)
+    member = kind(peers, KEY, STAGE, base, settings, say, read=read, write=write, **more)
     member.said = said  # type: ignore[attr-defined]
     return member
 

@@ -15,8 +15,8 @@ def main() -> None:
     print(peers.addresses[0], flush=True)
     trainer = LinearTrainer()
     trainer.pause = 0.1
-    with make_member(peers, Path(folder) / name, replace(FAST, min_peers=3)) as member:
-        member.enter(trainer)
+    with make_member(peers, replace(FAST, min_peers=3)) as member:
+        member.enter(trainer, Path(folder))
         trainer.run(member)
 
 

@@ -41,11 +41,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
-def train(member: SwarmMember, trainer: LinearTrainer, until: int = 10**9) -> None:
-    member.enter(trainer)
-    trainer.run(member, until)
-    if trainer.state.step < until:
-        member.on_end("done")
+def train(member: SwarmMember, trainer: LinearTrainer, folder: Path, life: Any = None) -> None:
+    member.enter(trainer, folder, life)
+    trainer.run(member)
+    member.on_end("done")
 
 
 def events(member: SwarmMember, kind: str) -> list[dict[str, Any]]:
@@ -62,9 +61,14 @@ def same(*trainers: LinearTrainer) -> bool:
 
 def test_three_peers_go_through_one_plan_and_end_with_one_adapter(start: Start, tmp_path: Path) -> None:
     settings = replace(FAST, min_peers=3)
-    members = [make_member(start(n), tmp_path / n, settings) for n in "abc"]
+    members = [make_member(start(n), settings) for n in "abc"]
     trainers = [LinearTrainer() for _ in members]
-    together(*(lambda m=m, t=t: train(m, t) for m, t in zip(members, trainers, strict=True)))
+    together(
+        *(
+            lambda m=m, t=t, n=n: train(m, t, tmp_path / n)
+            for m, t, n in zip(members, trainers, "abc", strict=True)
+        )
+    )
     assert same(*trainers)
     assert sorted(i for t in trainers for i in t.seen) == list(range(60)), "each batch once, by one of them"
     assert trainers[0].loss() < 0.1 * LinearTrainer().loss()
@@ -76,8 +80,8 @@ def test_three_peers_go_through_one_plan_and_end_with_one_adapter(start: Start, 
 
 def test_what_they_measure_stands_in_the_dht(start: Start, tmp_path: Path) -> None:
     first, other = start("a"), start("b")
-    member, trainer = make_member(first, tmp_path / "a"), LinearTrainer()
-    member.enter(trainer)
+    member, trainer = make_member(first), LinearTrainer()
+    member.enter(trainer, tmp_path)
     trainer.run(member, until=7)
     found = other.records("training_metrics_training_metrics")[first.identity.peer_id]
     assert found["role"] == STAGE and found["step"] == 5 and math.isfinite(found["loss"])
@@ -85,7 +89,7 @@ def test_what_they_measure_stands_in_the_dht(start: Start, tmp_path: Path) -> No
 
 
 def test_a_peer_that_comes_late_takes_over_what_was_reached(start: Start, tmp_path: Path) -> None:
-    early, late = make_member(start("a"), tmp_path / "a"), make_member(start("b"), tmp_path / "b")
+    early, late = make_member(start("a")), make_member(start("b"))
     first, second = LinearTrainer(), LinearTrainer()
     first.pause = 0.05
     reached: list[float] = []
@@ -93,13 +97,13 @@ def test_a_peer_that_comes_late_takes_over_what_was_reached(start: Start, tmp_pa
     def come_late() -> None:
         while first.state.step < 20:
             time.sleep(0.02)
-        late.enter(second)
+        late.enter(second, tmp_path / "b")
         reached.append(second.loss())
         second.pause = 0.05
         second.run(late)
         late.on_end("done")
 
-    together(lambda: train(early, first), come_late)
+    together(lambda: train(early, first, tmp_path / "a"), come_late)
     assert reached[0] < 0.3 * LinearTrainer().loss(), "it did not begin anew"
     assert same(first, second)
     assert 0 < len(second.seen) <= 25 and len(first.seen) < 60, "they shared what was left"
@@ -109,7 +113,7 @@ def test_a_peer_that_comes_late_takes_over_what_was_reached(start: Start, tmp_pa
 @pytest.mark.slow
 def test_a_killed_peer_is_missed_and_the_others_finish(start: Start, tmp_path: Path) -> None:
     settings = replace(FAST, min_peers=3)
-    members = [make_member(start(n), tmp_path / n, settings) for n in "ab"]
+    members = [make_member(start(n), settings) for n in "ab"]
     trainers = [LinearTrainer(batches=120) for _ in members]
     for trainer in trainers:
         trainer.pause = 0.1
@@ -128,7 +132,7 @@ def test_a_killed_peer_is_missed_and_the_others_finish(start: Start, tmp_path: P
 
     def go(index: int) -> None:
         monitors[index].on_start()
-        train(members[index], trainers[index])
+        train(members[index], trainers[index], tmp_path / str(index))
         monitors[index].on_end("done")
 
     together(lambda: go(0), lambda: go(1), kill, timeout=180)
@@ -190,14 +194,15 @@ def test_a_bad_adapter_is_dropped_and_its_peer_reported(
     settings = replace(FAST, min_peers=3, averaging_timeout=10.0, compression="none")
     peers = [start(n) for n in ("a", "b", "bad")]
     notes: list[dict[str, Any]] = []
-    members = [make_member(p, tmp_path / p.identity.peer_id, settings, life=Notes(notes)) for p in peers[:2]]
+    members = [make_member(p, settings) for p in peers[:2]]
     trainers = [LinearTrainer(batches=45) for _ in members]
     for trainer in trainers:
         write_start(trainer)
-    bad = make_member(peers[2], tmp_path / "bad", settings, kind=Poisoner)
+    bad = make_member(peers[2], settings, kind=Poisoner)
     together(
-        *(lambda m=m, t=t: train(m, t) for m, t in zip(members, trainers, strict=True)),
-        lambda: bad.attend(LinearTrainer(batches=45), how, members[0].board.me),
+        lambda: train(members[0], trainers[0], tmp_path / "a", Notes(notes)),
+        lambda: train(members[1], trainers[1], tmp_path / "b"),
+        lambda: bad.attend(LinearTrainer(batches=45), tmp_path / "bad", how, members[0].board.me),
     )
     assert same(*trainers) and math.isfinite(trainers[0].loss()) and trainers[0].loss() < 1.0
     for member in members:
@@ -224,8 +229,9 @@ class Notes:
 class Poisoner(SwarmMember):
     """A peer that trains along and sends nonsense, under a true hash and a true signature."""
 
-    def attend(self, trainer: LinearTrainer, how: str, company: str) -> None:
+    def attend(self, trainer: LinearTrainer, folder: Path, how: str, company: str) -> None:
         write_start(trainer)
+        self.folder = folder
         self._read, self._company = poisoned(how), company
         self.board.shape = shape_of_honest(trainer)
         self._trainer, self._plan, self._total = trainer, tuple(trainer.steps), len(trainer.steps)
@@ -248,9 +254,9 @@ def shape_of_honest(trainer: LinearTrainer) -> str:
 
 def test_a_peer_that_sends_other_bytes_than_it_announced_is_dropped(start: Start, tmp_path: Path) -> None:
     a, b = start("a"), start("b")
-    honest, liar = make_member(a, tmp_path / "a"), make_member(b, tmp_path / "b")
+    honest, liar = make_member(a), make_member(b)
     first, second = LinearTrainer(batches=20), LinearTrainer(batches=20)
-    honest.enter(first)
+    honest.enter(first, tmp_path)
     liar.board.shape, liar._trainer, liar._total = honest.board.shape, second, 20
     sha256 = liar._exchange.offer(b"x" * 100)
     liar._exchange._blobs[sha256] = b"y" * 100
@@ -267,11 +273,11 @@ def test_a_peer_that_sends_other_bytes_than_it_announced_is_dropped(start: Start
 
 
 def test_another_recipe_or_base_is_refused_at_the_door(start: Start, tmp_path: Path) -> None:
-    here = make_member(start("a"), tmp_path / "a")
-    here.enter(LinearTrainer())
-    other = make_member(start("b"), tmp_path / "b", base="another")
+    here = make_member(start("a"))
+    here.enter(LinearTrainer(), tmp_path / "a")
+    other = make_member(start("b"), base="another")
     with pytest.raises(UserError, match="train another base or another shape of adapter"):
-        other.enter(LinearTrainer())
+        other.enter(LinearTrainer(), tmp_path / "b")
     other.board.announce(STAGE, "training", here._entries, 30.0)  # it stays all the same
     assert here.board.look() == {} and here.company() == (0, 0)
     assert any("left out" in line for line in here.said)
@@ -280,20 +286,20 @@ def test_another_recipe_or_base_is_refused_at_the_door(start: Start, tmp_path: P
 
 
 def test_a_swarm_that_is_done_takes_nobody_in(start: Start, tmp_path: Path) -> None:
-    here, late = make_member(start("a"), tmp_path / "a"), make_member(start("b"), tmp_path / "b")
+    here, late = make_member(start("a")), make_member(start("b"))
     trainer = LinearTrainer(batches=10)
-    here.enter(trainer)
+    here.enter(trainer, tmp_path / "a")
     trainer.run(here)
     with pytest.raises(NonRetriableError, match="end of its plan"):
-        late.enter(LinearTrainer(batches=10))
+        late.enter(LinearTrainer(batches=10), tmp_path / "b")
     late.close()
     here.close()
 
 
 def test_alone_it_trains_as_without_a_swarm(start: Start, tmp_path: Path) -> None:
-    member, trainer = make_member(start("a"), tmp_path / "a"), LinearTrainer()
+    member, trainer = make_member(start("a")), LinearTrainer()
     plain = LinearTrainer()
-    train(member, trainer)
+    train(member, trainer, tmp_path)
     plain.run(Deaf())  # type: ignore[arg-type]
     assert trainer.seen == plain.seen and same(trainer, plain), "nothing is lost to compression either"
 
@@ -304,11 +310,11 @@ class Deaf:
 
 
 def test_a_resumed_job_goes_on_where_the_swarm_stood(start: Start, tmp_path: Path) -> None:
-    first, trainer = make_member(start("a"), tmp_path / "job"), LinearTrainer()
-    first.enter(trainer)
+    first, trainer = make_member(start("a")), LinearTrainer()
+    first.enter(trainer, tmp_path)
     trainer.run(first, until=20)
     first.close()
-    again, resumed = make_member(start("b"), tmp_path / "job"), LinearTrainer()
+    again, resumed = make_member(start("b")), LinearTrainer()
     resumed.model, resumed.state.step = read(trainer.model), 20
-    train(again, resumed)
+    train(again, resumed, tmp_path)
     assert trainer.seen + resumed.seen == list(range(60))

@@ -34,6 +34,8 @@ from .recipe import Recipe
 if TYPE_CHECKING:
     from ..registry.versions import Version
     from .lifecycle import JobLifecycle
+    from .swarm.enrol import SwarmRequest
+    from .swarm.member import SwarmMember
     from .trainer import Trained, Trainer
 
 BUDGETS = {"tiny": TINY, "standard": STANDARD}
@@ -61,6 +63,8 @@ class Request:
     threads: int = 0
     gguf: tuple[str, ...] = ()
     """GGUF kinds to export into the version: f16, q8_0, lora."""
+    swarm: SwarmRequest | None = None
+    """The swarm to train in, if not alone."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,6 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     """Run the job; returns when it is registered, or stopped by SIGTERM or SIGINT with its state saved.
 
     Raises UserError before any work for a wrong base, dataset or name; FinetuneError while working."""
-    from .lifecycle import JobLifecycle, StateTeller, bd_for, replay_pending
-    from .monitor import MonitorWorker
     from .tokenizer_check import validate_base
 
     data = datasets.read(request.dataset)
@@ -127,18 +129,58 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
     validate_base(folder)
     renderer = Renderer.from_folder(folder)
     rows = rows_of(_chosen(request, data), renderer, BUDGETS[budget_name(request.base)], say)
+    with _company(request, folder, say) as member:
+        return _job(request, data, begun, rows, renderer, say, listeners, member)
+
+
+@contextmanager
+def _company(request: Request, base: Path, say: Callable[[str], None]) -> Iterator[SwarmMember | None]:
+    """This peer in its swarm, which is joined before a job is made; None for training alone."""
+    if request.swarm is None:
+        yield None
+        return
+    from .swarm.enrol import enrol
+
+    with enrol(request.swarm, request.role, base, say) as member:
+        yield member
+
+
+def _job(
+    request: Request,
+    data: Dataset,
+    begun: Job | None,
+    rows: list[Row],
+    renderer: Renderer,
+    say: Callable[[str], None],
+    listeners: Sequence[Any],
+    member: SwarmMember | None,
+) -> Outcome:
+    """The job itself, with its states; ``begun`` is the one to go on with."""
+    from .lifecycle import JobLifecycle, StateTeller, bd_for, replay_pending
+    from .monitor import MonitorWorker
+
     job, bd = begun or _begin(request, data), bd_for(request.town)
     if bd is not None:
         replay_pending(request.town.checkpoints_dir, bd)
     with _alive(JobLifecycle(request.town, job, bd, say=say), request) as life:
         life.transition("corpus_validating", metadata={"dataset": data.hash[:16], "base": request.base})
         life.transition("ready", metadata={"rows": len(rows)})
-        watchers = (StateTeller(life), MonitorWorker(life), *listeners)
+        monitor = MonitorWorker(life, peers=member.company if member else None)
+        watchers = (StateTeller(life), monitor, *listeners, *([member] if member else []))
         trainer = _trainer(
-            request, job, rows, _heldout(request, data, renderer), renderer, folder, say, watchers
+            request,
+            job,
+            rows,
+            _heldout(request, data, renderer),
+            renderer,
+            base_path(request.base),
+            say,
+            watchers,
         )
         if request.resume:
             say(f"resuming job {job.id} at step {trainer.resume()} of {len(trainer.steps)}")
+        if member is not None:
+            member.enter(trainer, job.folder, life)
         life.transition("training")
         trained = _run(trainer)
         if trained.stopped:

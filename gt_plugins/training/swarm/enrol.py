@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
 from .identity import allow_list, load_identity
-from .member import Notes, SwarmMember
+from .member import SwarmMember
 from .peers import LOOPBACK, Place, join, quiet_hivemind
-from .runfile import RunFile
+from .runfile import RunFile, addresses, load_run
 
 PRIVATE_KEY = "private.key"
 """node0's name for a peer's key file."""
 EVERYWHERE = ("/ip4/0.0.0.0/tcp/49200",)
 """Where a peer of a run on several machines listens; the port is node0's."""
+
+_LISTENER = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}")
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,34 @@ class SwarmRequest:
         return Place(host, self.announce, self.seeds or self.run.peers_to_ask(self.local))
 
 
+def request_for(
+    run_file: Path,
+    key: Path,
+    local: bool,
+    seeds: Sequence[str],
+    host: Sequence[str],
+    announce: Sequence[str],
+    token: str,
+    email: str,
+) -> SwarmRequest:
+    """The request of a command line; its addresses are checked. Raises UserError."""
+    run = load_run(run_file)
+    for listener in (*host, *announce):
+        if not _LISTENER.fullmatch(listener):
+            raise UserError(f"arguments: {listener!r} is no address to listen at; write /ip4/HOST/tcp/PORT")
+    joined = addresses(tuple(seeds), "arguments", "--initial-peers")
+    return SwarmRequest(run, key, local, tuple(host), tuple(announce), joined, token, email)
+
+
 def enrol(
     request: SwarmRequest,
     role: str,
     base: Path,
-    folder: Path,
     say: Callable[[str], None],
-    life: Notes | None = None,
 ) -> SwarmMember:
-    """Start this peer and join the run's DHT; ``member.enter(trainer)`` comes next.
+    """Start this peer and join the run's DHT; ``member.enter(trainer, …)`` comes next.
 
-    ``base`` is the folder of the base, ``folder`` the job's. Raises UserError for a wrong key, list or
+    ``base`` is the folder of the base. Raises UserError for a wrong key, list or
     address, FinetuneError where the swarm cannot be reached in time."""
     place = request.place()
     try:
@@ -77,7 +97,7 @@ def enrol(
         say(f"this peer: {address}")
     key = f"{adapters_prefix(run.run_config, stage)}_adapters"
     members = allowed | {identity.peer_id} if allowed else allowed
-    return SwarmMember(peers, key, role, base_hash(base), settings, folder, say, allowed=members, life=life)
+    return SwarmMember(peers, key, role, base_hash(base), settings, say, allowed=members)
 
 
 def base_hash(folder: Path) -> str:

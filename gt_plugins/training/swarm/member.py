@@ -91,18 +91,18 @@ class SwarmMember(Listener):
         role: str,
         base: str,
         settings: SwarmSettings,
-        folder: Path,
         say: Callable[[str], None],
         *,
         allowed: frozenset[str] = frozenset(),
-        life: Notes | None = None,
         read: Callable[[Any], dict[str, Tensor]] = adapter_state,
         write: Callable[[Any, dict[str, Tensor]], None] = set_adapter_state,
     ) -> None:
         self._read, self._write = read, write
-        self.peers, self.role, self.settings, self.folder = peers, role, settings, folder
+        self.peers, self.role, self.settings = peers, role, settings
+        self.folder = Path()
         self.board = Board(peers, key, say)
-        self._base, self._say, self._life = base, say, life
+        self._base, self._say = base, say
+        self._life: Notes | None = None
         self._exchange = Exchange(peers.dht, key, lambda peer: not allowed or peer in allowed)
         self._entries: tuple[Entry, ...] = ()
         self._own = b""
@@ -118,11 +118,13 @@ class SwarmMember(Listener):
 
     # -- coming and going ---------------------------------------------------------------------------
 
-    def enter(self, trainer: Trainee) -> None:
+    def enter(self, trainer: Trainee, folder: Path, life: Notes | None = None) -> None:
         """Join: take over what the others have reached, or begin; then deal out the first batches.
 
-        Raises UserError where all the others train something else, NonRetriableError where they are done, or
-        where nothing that they offer can be used."""
+        ``folder`` is the job's; ``life`` hears of peers whose adapters were dropped. Raises UserError where
+        all the others train something else, NonRetriableError where they are done, or where nothing that
+        they offer can be used."""
+        self.folder, self._life = folder, life
         self._trainer, self._plan, self._total = trainer, tuple(trainer.steps), len(trainer.steps)
         state = self._read(trainer.model)
         self.board.shape = shape_of(state, self._base)
