@@ -1,0 +1,195 @@
+"""Three peers on loopback, one killed and one late, against one peer with the same plan of tokens.
+
+    python bench/swarm.py [--dataset DIR] [--base tiny] [--decisions 200] [--epochs 2] [--sync-steps 10]
+
+The peers are processes of ``node0-finetune``. The first two begin together; the third comes when a quarter
+of the plan is dealt; the second is killed (-9) when half is. Prints, as JSON, the loss on the held-out rows
+of the dataset of the base, of the one peer and of the swarm, their ratio, and how many tokens each learned
+from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROLE = "deacon"
+
+
+def make_dataset(out: Path, decisions: int) -> Path:
+    """The example town's deacon, captured and built as ``make demo`` does it."""
+    from gt_plugins.corpus import consent
+    from gt_plugins.corpus.assemble import build_dataset
+    from gt_plugins.corpus.sweep import sweep
+    from gt_plugins.durable import write_json
+    from gt_plugins.sim.sessions import write_sessions
+    from gt_plugins.town.root import Town
+
+    town = Town(out / "town")
+    for folder in ("mayor", "settings", "deacon/dogs/boot", "demo/witness", ".beads/formulas"):
+        (town.root / folder).mkdir(parents=True)
+    write_json(town.root / "mayor/town.json", {"type": "town", "version": 2, "name": "example"})
+    write_json(town.root / "mayor/rigs.json", {"version": 1, "rigs": {"demo": {}}})
+    write_sessions(town, out / "projects", ROLE, decisions)
+    consent.grant(town, "bench")
+    sweep(town, out / "projects")
+    build_dataset(town, ROLE, out / "data", "tiny")
+    return out / "data"
+
+
+class Peer:
+    """A process of ``node0-finetune``, and what can be seen of it in its folder."""
+
+    def __init__(self, folder: Path, dataset: Path, args: argparse.Namespace, *swarm: str | Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        command: list[str | Path] = [sys.executable, "-m", "gt_plugins.run_finetune", "--role", ROLE]
+        command += ["--dataset", dataset, "--checkpoints", folder / "jobs", "--models", folder / "models"]
+        command += ["--base", args.base, "--epochs", str(args.epochs), "--threads", "1", "--json", *swarm]
+        command += ["--patience", "0", "--no-keep-best"]
+        self.out, self.err = folder / "out.json", folder / "err.txt"
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen([str(c) for c in command], stdout=out, stderr=err, cwd=folder)
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of a journal in its job's folder."""
+        found = list(self.folder.glob(f"jobs/*/{name}"))
+        text = found[0].read_text() if found else ""
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+    def border(self) -> dict[str, Any]:
+        """The last border that it crossed."""
+        found = [e for e in self.lines("swarm.jsonl") if e["event"] == "border"]
+        return found[-1] if found else {"done": 0, "total": 1, "peers": []}
+
+    def address(self) -> str:
+        """What it prints as its address, once it does."""
+        while "this peer: " not in self.err.read_text():
+            self.alive()
+            time.sleep(0.1)
+        return self.err.read_text().partition("this peer: ")[2].split()[0]
+
+    def wait_for(self, share: float) -> None:
+        """Until so much of the plan is dealt out."""
+        while self.border()["done"] < share * self.border()["total"]:
+            self.alive()
+            time.sleep(0.1)
+
+    def alive(self) -> None:
+        if self.process.poll():
+            raise SystemExit(f"{self.folder.name}: exit {self.process.returncode}: {self.err.read_text()}")
+
+    def finish(self) -> dict[str, Any]:
+        self.process.wait()
+        self.alive()
+        return dict(json.loads(self.out.read_text()))
+
+    def steps(self) -> int:
+        return sum(1 for line in self.lines("metrics.jsonl") if line["event"] == "step")
+
+    def adapter(self) -> Path:
+        return next(self.folder.glob("models/*/*/adapter"))
+
+
+def heldout_loss(base: str, dataset: Path, adapter: Path | None) -> float:
+    """Mean loss per supervised token on the dataset's held-out rows."""
+    import torch
+
+    from gt_plugins.corpus import dataset as datasets
+    from gt_plugins.rendering.render import Renderer
+    from gt_plugins.training.adapter import load_base, token_loss
+    from gt_plugins.training.base import base_path
+    from gt_plugins.training.loader import collate
+    from gt_plugins.training.run import BUDGETS, budget_name, rows_of
+
+    renderer = Renderer.from_folder(base_path(base))
+    model: Any = load_base(base_path(base), "cpu")
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is None:
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    else:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    rows = rows_of(datasets.read(dataset).heldout, renderer, BUDGETS[budget_name(base)], lambda _: None)
+    total, count = 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for row in rows:
+            loss, tokens = token_loss(model, *collate([row], pad=0))
+            total, count = total + float(loss), count + tokens
+    return total / count
+
+
+def swarm(folder: Path, dataset: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Run the three; what happened, and the adapter that the last two share."""
+    run = {"run_config": "bench", "auth_server": "", "seeds": [], "bypass_auth": True}
+    knobs = {"sync_steps": args.sync_steps, "min_peers": 2, "lifetime": 6, "averaging_timeout": 120}
+    path = folder / "run.json"
+    path.write_text(json.dumps({**run, "swarm": knobs}))
+    begin = ("--run", path, "--local-mode")
+    first = Peer(folder / "first", dataset, args, *begin)
+    join = (*begin, "--initial-peers", first.address())
+    victim = Peer(folder / "victim", dataset, args, *join)
+    first.wait_for(0.25)
+    path.write_text(json.dumps({**run, "swarm": knobs | {"min_peers": 1}}))
+    late = Peer(folder / "late", dataset, args, *join)
+    first.wait_for(0.5)
+    os.kill(victim.process.pid, signal.SIGKILL)
+    victim.process.wait()
+    told = {"first": first.finish(), "late": late.finish()}
+    same = [p.joinpath("adapter_model.safetensors").read_bytes() for p in (first.adapter(), late.adapter())]
+    states = [r["state"] for r in first.lines("journal.jsonl") if "state" in r]
+    found = {
+        "tokens": sum(t["tokens"] for t in told.values()),
+        "steps": {p.folder.name: p.steps() for p in (first, victim, late)},
+        "peers at the borders": [1 + len(e["peers"]) for e in first.lines("swarm.jsonl") if "peers" in e],
+        "one adapter": same[0] == same[1],
+        "states": sorted(set(states), key=states.index),
+    }
+    return found, first.adapter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", type=Path)
+    parser.add_argument("--base", default="tiny")
+    parser.add_argument("--decisions", type=int, default=200)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--sync-steps", type=int, default=10)
+    parser.add_argument("--keep", type=Path, help="Leave the peers' folders here.")
+    args = parser.parse_args()
+    folder = args.keep or Path(tempfile.mkdtemp(prefix="swarm-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        dataset = (args.dataset or make_dataset(folder, args.decisions)).absolute()
+        alone = Peer(folder / "alone", dataset, args)
+        one = alone.finish()
+        told, adapter = swarm(folder, dataset, args)
+        losses = {
+            "base": heldout_loss(args.base, dataset, None),
+            "one peer": heldout_loss(args.base, dataset, alone.adapter()),
+            "swarm": heldout_loss(args.base, dataset, adapter),
+        }
+        report = {
+            "held-out loss": {k: round(v, 5) for k, v in losses.items()},
+            "swarm / one peer": round(losses["swarm"] / losses["one peer"], 4),
+            "one peer": {"steps": one["steps"], "tokens": one["tokens"]},
+            "swarm": told,
+        }
+        print(json.dumps(report, indent=2))
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
