@@ -93,11 +93,14 @@ def enrol(
         )
     validators = make_validators(run.run_config, identity.peer_id, stage, identity, allowed)
     peers = join(place, identity, validators, settings.join_timeout, say, authorizer)
-    for address in peers.addresses:
-        say(f"this peer: {address}")
     key = f"{adapters_prefix(run.run_config, stage)}_adapters"
-    members = allowed | {identity.peer_id} if allowed else allowed
-    return SwarmMember(peers, key, role, base_hash(base), settings, say, allowed=members)
+    try:
+        for address in peers.addresses:
+            say(f"this peer: {address}")
+        return SwarmMember(peers, key, role, base_hash(base), settings, say, allowed=allowed)
+    except BaseException:
+        peers.close()
+        raise
 
 
 def base_hash(folder: Path) -> str:

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...durable import append_line, write_json
-from ...errors import FinetuneError, NonRetriableError, UserError
+from ...errors import FinetuneError, NonRetriableError, UserError, call_with_retries
 from ...town.root import read_json
 from ..adapter import adapter_state, set_adapter_state
 from ..callbacks import Listener
@@ -157,8 +158,7 @@ class SwarmMember(Listener):
         self._over.set()
         if self._renewer is not None:
             self._renewer.join(5.0)
-        if self._condition != DONE:
-            self._condition = LEFT
+        self._condition = LEFT
         self._announce()
         self._exchange.close()
         self.peers.close()
@@ -214,7 +214,8 @@ class SwarmMember(Listener):
         """Fetch what the others offer for round ``at``, go on from the mean, deal out what is left."""
         others = self._look()
         ahead = [p for p in others.values() if p.entries[0].round > at]
-        if len(ahead) * 2 > len(others):  # we fell behind: go where most are
+        behind = len(ahead) * 2 > len(others)
+        if behind:  # go where most are
             at = min(p.newest for p in ahead)
         chosen = {i: entry for i, p in others.items() if (entry := p.at(at)) is not None}
         offers = self._fetched(chosen, at, state)
@@ -228,6 +229,8 @@ class SwarmMember(Listener):
         entries = [chosen[i] for i in counted]
         if at == 0:
             self._total = lower_median([self._total, *(e.total for e in entries)])
+        if behind and entries:
+            done = lower_median([e.done for e in entries])
         done = agreed(done, [e.done for e in entries], self.settings.sync_steps * (len(entries) + 1))
         return self._go_on(at, self._trainer.state.step, done, counted, state)
 
@@ -276,14 +279,15 @@ class SwarmMember(Listener):
         """The adapters that could be had, all fetched at once; who sent something else is reported."""
         most = sum(4 * t.numel() + 512 for t in like.values())
 
+        half = self.settings.averaging_timeout / 2
+
         def fetch(peer_id: str) -> guard.Offer | FinetuneError:
             entry = chosen[peer_id]
+            once = partial(self._exchange.fetch, peer_id, entry.sha256, entry.size, half)
             try:
                 if entry.size > most:
                     raise NonRetriableError(f"{entry.size} bytes, more than any adapter of this shape has")
-                timeout = self.settings.averaging_timeout
-                blob = self._exchange.fetch(peer_id, entry.sha256, entry.size, timeout)
-                return guard.Offer(unpack(blob, like), entry.tokens)
+                return guard.Offer(unpack(call_with_retries(once, 2, 0.5), like), entry.tokens)
             except FinetuneError as error:
                 return error
 
