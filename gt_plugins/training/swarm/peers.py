@@ -84,10 +84,10 @@ class Peers:
             with self._pipe:
                 future = getattr(self._dht, what)(*args, return_future=True, **named)
             return future.result(timeout=ANSWER_TIMEOUT)
-        except OSError as error:  # its pipe was closed meanwhile
-            raise RetriableError(f"the DHT of this peer has ended ({error})") from None
         except TimeoutError:
             raise RetriableError(f"the DHT did not answer within {ANSWER_TIMEOUT:.0f} s") from None
+        except OSError as error:  # its pipe was closed meanwhile
+            raise RetriableError(f"the DHT of this peer has ended ({error})") from None
 
     def close(self) -> None:
         self._dht.shutdown()
