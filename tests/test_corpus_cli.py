@@ -14,6 +14,7 @@ from corpus_helpers import SOURCES, PlainScrubber, raw_bytes
 
 from gt_plugins.cli import corpus as cli
 from gt_plugins.corpus import artifacts, collect, consent, sweep
+from gt_plugins.corpus.stats import days, stacked
 from gt_plugins.corpus.store import Store
 from gt_plugins.town.root import Town
 
@@ -122,6 +123,18 @@ def test_stats(filled: Town, gt_corpus: Any) -> None:
     assert found["by_model"] == {"claude-x": 2}
     picture = gt_corpus("stats")[1]
     assert "2 sessions" in picture and "█" in picture and "witness" in picture
+    assert found["by_role_outcome"] == {"deacon": {"unknown": 1}, "witness": {"unknown": 1}}
+    assert "2026-03-01  █  2026-03-01" in picture
+
+
+def test_the_pictures_show_what_was_counted() -> None:
+    made = stacked("t", {"deacon": {"good": 30, "unknown": 8, "bad": 1}, "boot": {"unknown": 1}})
+    assert made[1] == f"  deacon  {'█' * 31}{'░' * 8}▓  good 30, unknown 8, bad 1"
+    assert made[2] == "  boot    ░  unknown 1"
+    curve = days("d", {"2026-02-27": 7, "2026-03-02": 1, "2026-03-03": 14, "unknown": 99})
+    assert curve == ["d (14 at most)", "  2026-02-27  ▅  ▁█  2026-03-03"]
+    assert len(days("d", {"2020-01-01": 1, "2026-03-03": 1})[1]) == 2 + 10 + 2 + 60 + 2 + 10
+    assert stacked("t", {}) == days("d", {"unknown": 1}) == []
 
 
 def test_search_and_show(filled: Town, gt_corpus: Any) -> None:
@@ -132,6 +145,13 @@ def test_search_and_show(filled: Town, gt_corpus: Any) -> None:
     assert {hit["id"] for hit in hits} == {SESSION, "doc-1"}
     assert all("zebra" in hit["text"] for hit in hits)
     assert SESSION[:8] in gt_corpus("search", "zebra")[1]
+    for words, found in (
+        (("--role", "deacon"), {SESSION}),
+        (("--kind", "convention_doc"), {"doc-1"}),
+        (("--kind", "session", "--role", "witness"), set()),
+        (("--kind", "convention_doc", "--limit", "1"), {"doc-1"}),
+    ):
+        assert {h["id"] for h in json.loads(gt_corpus("search", "zebra", *words, "--json")[1])} == found
     assert gt_corpus("search", "  ")[0] == 2
     shown = gt_corpus("show", SESSION[:6])[1]
     assert "[hook SessionStart:startup]" in shown and "PLANT" not in shown

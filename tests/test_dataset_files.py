@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from corpus_helpers import modes
@@ -152,3 +153,64 @@ def test_a_role_without_sessions_is_said(town: Town, tmp_path: Path) -> None:
     assert told.startswith("UserError: unknown role 'king'")
     code, _, told = run("--role", "refinery", *words)
     assert told.startswith("UserError: no profile for role 'refinery'")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--format", "json"), "--format 'json': there are chat, decision and both"),
+        (("--length", "cut"), "--length 'cut': there are window, drop, trim, error"),
+        (("--near", "0.2"), "--near 0.2: a similarity from 0.5 to 1.0"),
+        (("--outcomes", "good,great"), "--outcomes: no outcome 'great'"),
+        (("--outcomes", ","), "--outcomes: name at least one, or all"),
+        (("--base", "/no/such/base", "--length", "drop"), "--length drop needs the base's tokenizer"),
+    ],
+)
+def test_what_cannot_be_wanted_is_said_before_any_work(
+    town: Town, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    from dataset_helpers import played
+
+    played(town, tmp_path / "projects", decisions=4)
+    out = ("--out", str(tmp_path / "data"), "--town", str(town.root))
+    code, _, told = run("--role", "deacon", *out, *words)
+    assert code == 1 and told.startswith("UserError") and said in told and not (tmp_path / "data").exists()
+
+
+def test_what_is_wanted_is_what_is_made(town: Town, tmp_path: Path) -> None:
+    from dataset_helpers import played
+
+    played(town, tmp_path / "projects", decisions=40)
+    words = ("--role", "deacon", "--out", str(tmp_path / "data"), "--town", str(town.root), "--json")
+    card = json.loads(run(*words)[1])
+    assert card["split"]["by"] == "time" and card["outcomes_wanted"] == ["closed", "good", "merged"]
+    only = json.loads(run(*words, "--format", "decision", "--outcomes", "all")[1])
+    assert set(only["examples"]["train"]) == {"decision"} and only["outcomes_wanted"] == ["all"]
+    assert only["drops"]["chat: not a format asked for"] == 10
+    short = json.loads(run(*words, "--length", "trim", "--max-tokens", "700")[1])
+    assert short["lengths"]["longest"] <= 700 and short["drops"]["chat: trimmed to 700 tokens"] == 10
+    page = (tmp_path / "data/README.md").read_text()
+    assert short["hash"][:12] in page and "sim-teacher-1" in page and "between you and the provider" in page
+
+
+def test_a_kill_while_it_is_written_leaves_nothing_that_a_purge_does_not_find(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataset_helpers import played
+
+    from gt_plugins.corpus import assemble
+    from gt_plugins.corpus.purge import purge
+
+    found = played(town, tmp_path / "projects", decisions=8)
+    whole = dataset.write
+
+    def killed(*args: Any, **more: Any) -> Any:
+        whole(*args, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        assemble.build_dataset(town, "deacon", tmp_path / "data")
+    assert (tmp_path / "data/train.jsonl").exists()
+    assert purge(town, found[0].session_id).datasets == (str(tmp_path / "data"),)
+    assert not (tmp_path / "data").exists()

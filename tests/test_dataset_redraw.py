@@ -21,7 +21,7 @@ from gt_plugins.corpus.scrub.scan import luhn
 from gt_plugins.corpus.scrub.surrogates import Surrogates
 
 KEY = b"k" * 32
-NUMBERS = {"ssn", "phone", "birth_date", "coordinate", "id_number", "number", "slack_token"}
+NUMBERS = {"phone", "birth_date", "coordinate", "id_number"}
 SEALED = [k for k in ORIGINALS if k not in NUMBERS]
 """Types that are known by their form alone; the others need the layers, which see what stands around."""
 
@@ -61,21 +61,15 @@ def test_a_sealed_surrogate_is_found_in_any_text(kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("ssn: {}", "ssn"),
         ("call me at {}", "phone"),
         ("date of birth: {}", "birth_date"),
-        ("passport no. {}", "id_number"),
-        ("card number {}", "credit_card"),
+        ("passport number: {}", "id_number"),
         ("Authorization: Basic {}", "basic_auth"),
-        ("lat/lon: 0.01234567, {}", "coordinate"),
+        ("lat: {}", "coordinate"),
     ],
 )
 def test_the_layers_find_what_has_no_seal(text: str, kind: str) -> None:
     made = surrogate(kind, ORIGINALS[kind])
-    scrubber = Scrubber(Policy("p", KEY))
-    found = [text.format(made)[a:b] for a, b, _ in scrubber.surrogates_in(text.format(made))]
-    if made not in found:
-        pytest.skip("the layers do not look for it here")
     drawn = redraw().example(example_of(text.format(made)))
     assert made not in json.dumps(to_row(drawn))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,7 +175,7 @@ def collect(
 @app.command()
 def stats(town: TownOption = None, json: JsonOption = False) -> None:
     """Count what is stored, by role, outcome, day and model."""
-    from ..corpus.stats import bars
+    from ..corpus.stats import bars, days, stacked
     from ..corpus.stats import stats as count
 
     found = count(_town(town))
@@ -184,17 +185,19 @@ def stats(town: TownOption = None, json: JsonOption = False) -> None:
     print(f"{found.sessions} sessions, {found.turns} turns, {found.decisions} decisions")
     if found.tuned:
         print(f"{found.tuned} of them by our own tuned models; they do not train by default")
-    pictures: tuple[tuple[str, Mapping[str, int]], ...] = (
-        ("by role", found.by_role),
-        ("by outcome", found.by_outcome),
-        ("by day", found.by_day),
-        ("by model", found.by_model),
-        ("documents", found.documents),
-        ("redacted", found.redactions),
-        ("files left out", found.left_out),
+    pictures = (
+        bars("by role", found.by_role),
+        bars("by outcome", found.by_outcome),
+        stacked("outcomes by role", found.by_role_outcome),
+        days("day by day", found.by_day),
+        bars("by day", found.by_day),
+        bars("by model", found.by_model),
+        bars("documents", found.documents),
+        bars("redacted", found.redactions),
+        bars("files left out", found.left_out),
     )
-    for title, counts in pictures:
-        _print_picture(bars(title, counts))
+    for picture in pictures:
+        _print_picture(picture)
 
 
 def _print_picture(lines: list[str]) -> None:
@@ -210,7 +213,8 @@ def _print_picture(lines: list[str]) -> None:
     console.print(Text(lines[0], style="bold"))
     for line in lines[1:]:
         text = Text(line)
-        text.highlight_regex("[█▏▎▍▌▋▊▉]+", "cyan")
+        text.highlight_regex("[█▏▎▍▌▋▊▉▁▂▃▄▅▆▇]+", "cyan")
+        text.highlight_regex("▓+", "red")
         console.print(text, soft_wrap=True)
 
 
@@ -218,6 +222,8 @@ def _print_picture(lines: list[str]) -> None:
 def search(
     query: Annotated[str, typer.Argument(help="Words that must all occur.")],
     limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1)] = 20,
+    role: Annotated[str | None, typer.Option("--role", help="Only of this role.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only session, or a type of document.")] = None,
     town: TownOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -229,11 +235,13 @@ def search(
     found: list[dict[str, str]] = []
     if exists(place):
         with Store(place) as store:
-            found = [_hit(store, ref, query) for ref in store.search(query, limit)]
+            hits = (_hit(store, ref, query) for ref in store.search(query, limit=-1))
+            wanted = (h for h in hits if role in (None, h["role"]) and kind in (None, h["kind"]))
+            found = list(itertools.islice(wanted, limit))
     if json:
         print_json(found)
         return
-    columns = ("id", "role", "at", "text")
+    columns = ("id", "kind", "role", "at", "text")
     print_table(columns, [tuple(_printable(hit[name]) for name in columns) for hit in found])
 
 

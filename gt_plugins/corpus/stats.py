@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 from ..town.root import Town
 from .store import Store, exists
 
 BAR = 40
+DAYS = 60
+GOOD = ("merged", "closed", "good")
+BAD = ("bad", "rejected", "reopened", "abandoned")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Stats:
     by_role: Mapping[str, int] = field(default_factory=dict)
     by_outcome: Mapping[str, int] = field(default_factory=dict)
     by_day: Mapping[str, int] = field(default_factory=dict)
+    by_role_outcome: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     by_model: Mapping[str, int] = field(default_factory=dict)
     decisions_by_role: Mapping[str, int] = field(default_factory=dict)
     policies: Mapping[str, int] = field(default_factory=dict)
@@ -56,6 +61,7 @@ def stats(town: Town) -> Stats:
             by_role=_count(row["role"] or "unknown" for row in rows),
             by_outcome=_count(row["outcome"] for row in rows),
             by_day=dict(sorted(Counter(row["started"][:10] or "unknown" for row in rows).items())),
+            by_role_outcome=_nested((row["role"] or "unknown", row["outcome"]) for row in rows),
             by_model=_count(model for row in rows for model in row["models"]),
             decisions_by_role=_sorted(decisions),
             policies=_count(row["policy"] for row in rows),
@@ -74,6 +80,14 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     """Most first, equal ones by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _nested(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Counts of second names by first name."""
+    found: dict[str, Counter[str]] = {}
+    for first, second in pairs:
+        found.setdefault(first, Counter())[second] += 1
+    return {first: _sorted(found[first]) for first in sorted(found)}
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -97,3 +111,35 @@ def bars(title: str, counts: Mapping[str, int], limit: int = 14) -> list[str]:
         bar = "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
         lines.append(f"  {name:<{width}}  {value:>{cell}}  {bar}".rstrip())
     return lines
+
+
+def stacked(title: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A picture of outcomes by role: good in full cells, unknown in light ones, bad in dark ones; the longest
+    bar has BAR cells."""
+    if not counts:
+        return []
+    most = max(sum(found.values()) for found in counts.values()) or 1
+    width = max(map(len, counts))
+    lines = [f"{title} (█ went well, ░ unknown, ▓ went badly)"]
+    for name, found in counts.items():
+        good = sum(found.get(outcome, 0) for outcome in GOOD)
+        bad = sum(found.get(outcome, 0) for outcome in BAD)
+        parts = ((good, "█"), (sum(found.values()) - good - bad, "░"), (bad, "▓"))
+        bar = "".join(mark * (max(1, round(n * BAR / most)) if n else 0) for n, mark in parts)
+        told = ", ".join(f"{outcome} {n}" for outcome, n in found.items())
+        lines.append(f"  {name:<{width}}  {bar}  {told}")
+    return lines
+
+
+def days(title: str, counts: Mapping[str, int]) -> list[str]:
+    """A curve of counts by day, days without any in it too; the last DAYS of them."""
+    known = [day for day in counts if day != "unknown"]
+    if not known:
+        return []
+    last = date.fromisoformat(max(known))
+    first = max(date.fromisoformat(min(known)), last - timedelta(days=DAYS - 1))
+    span = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    values = [counts.get(day.isoformat(), 0) for day in span]
+    most = max(values) or 1
+    curve = "".join(" " if not n else "▁▂▃▄▅▆▇█"[round(n / most * 7)] for n in values)
+    return [f"{title} ({most} at most)", f"  {first}  {curve}  {last}"]

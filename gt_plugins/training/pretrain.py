@@ -221,8 +221,8 @@ def pretrain(plan: PretrainPlan, out: Path, device: str, workers: int, report: R
 
     random.seed(plan.seed)
     texts = documents_text(plan.seed + 1, 0, min(20_000, plan.documents))
-    tokenizer = train_tokenizer(texts, plan.shape.vocab)
-    model = new_model(plan.shape, tokenizer, plan.seed)
+    tokenizer: Any = train_tokenizer(texts, plan.shape.vocab)
+    model: Any = new_model(plan.shape, tokenizer, plan.seed)
     rows = make_rows(plan, tokenizer.to_str(), workers, report)
     shelves = make_shelves(rows, tokenizer.token_to_id(END))
     model.to(device)

@@ -71,9 +71,11 @@ def examples_of(
     silent = _outside(conversation, profile, drops)
     silent |= _gone_badly(conversation, profile, labels, outcomes, drops)
     silent |= ids.unfounded(whole, silent, drops)
-    chat = replace(whole, silent=tuple(sorted(silent)))
-    if next(chat.taught(), None) is not None:
-        yield chat
+    taught = [i for i, _ in whole.taught() if i not in silent]
+    if taught:
+        end = taught[-1] + 1  # what comes after it teaches nothing
+        shown = tuple(i for i in sorted(silent) if i < end)
+        yield replace(whole, conversation=conversation.upto(end), silent=shown)
     else:
         drops["chat: nothing in it that may be taught"] += 1
     for index, taken in enumerate(decisions(conversation, profile)):

@@ -41,6 +41,7 @@ _FORMS = tuple(
         ("jwt", r"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9\.[a-z0-9_-]{8,80}\.[a-z0-9]{43}"),
         ("ipv6", r"2001:db8(?::[0-9a-f]{1,4}){6}"),
         ("ipv4", r"2(?:4\d|5[0-4])(?:\.\d{1,3}){3}"),
+        ("ssn", r"9\d\d[ -]\d\d[ -]\d{4}"),
         ("credit_card", r"\d(?:[ -]?\d){12,18}"),
         ("iban", r"[a-z]{2}\d{2}(?:[ -]?[a-z0-9]){11,30}"),
         ("mac", r"06([:-])47\1(?:54)(?:\1[0-9a-f]{2}){3}"),
@@ -102,8 +103,8 @@ def _parts(run: str) -> Iterator[str]:
 def _is_token(text: str) -> bool:
     """Whether a word is sealed, and no plain word or number: of these one in a while passes by chance."""
     body = _GLUE.sub("", text)
-    plain = body.isdigit() or (body.isalpha() and (body.islower() or body.isupper() or body.istitle()))
-    return len(body) >= (16 if plain else LEAST) and is_sealed(body)
+    word = body.isalpha() and (body.islower() or body.isupper() or body.istitle())
+    return len(body) >= (16 if word else 9 if body.isdigit() else LEAST) and is_sealed(body)
 
 
 class _Fresh(Surrogates):
