@@ -504,7 +504,7 @@ class Store:
     # Search, sweeps, space ----------------------------------------------------------------------------
 
     def search(self, query: str, limit: int = 20) -> list[str]:
-        """Ids of sessions and documents with all words of ``query``, best first; ``limit`` -1: all of them."""
+        """Ids of sessions and documents with all words of ``query``, best first; ``limit`` -1: all."""
         words = [w.replace('"', '""') for w in query.split()]
         if not words:
             raise UserError("nothing to search for; give at least one word")
