@@ -155,9 +155,12 @@ def test_turns_outside_the_fence_are_shown_and_never_taught() -> None:
 def test_a_tool_that_the_role_has_not_is_outside_the_fence() -> None:
     odd = session(("", "gt hook", "empty"), ("Done.", "", ""))
     calls = ({"type": "tool_use", "id": "1", "name": "Write", "input": {"path": "x"}},)
-    turns = (*odd.turns, replace(odd.turns[2], id="w", blocks=calls))
-    examples, drops, _ = made(stored(replace(odd, turns=turns)))
-    assert drops == {"turn: outside the fence": 1} and len(examples[0].silent) == 1
+    write = replace(odd.turns[2], id="w", blocks=calls)
+    asked = replace(odd.turns[1], id="q")
+    examples, drops, _ = made(stored(replace(odd, turns=(*odd.turns[:2], write, asked, *odd.turns[2:]))))
+    assert drops == {"turn: outside the fence": 1} and examples[0].silent == (1,)
+    last, _, _ = made(stored(replace(odd, turns=(*odd.turns, asked, write))))
+    assert last[0].silent == () and last[0].conversation.messages[-1].blocks[0]["text"] == "Done."
 
 
 def test_every_drop_has_a_reason() -> None:

@@ -40,7 +40,8 @@ def folder(tmp_path: Path) -> Path:
     turn = odd.turns[2]
     turns = (*odd.turns[:2], type(turn)("x", "assistant", (said("Edit."), more)))
     turns += (type(turn)("y", "user", (answered("done", "e1"),)), *odd.turns[2:])
-    found = [session(*steps, ("", f"cat {n}.txt", f"report {n}"), name=f"s{n}") for n in range(4)]
+    looks = [("", f"cat reports/{n}.txt", f"{n} idles") for n in range(4)]
+    found = [session(look, *steps, name=f"s{n}") for n, look in enumerate(looks)]
     odd = type(odd)(**{**vars(odd), "turns": turns})
     write(tmp_path / "data", [*build(*map(stored, [*found, odd]), near=1.0).train])
     assert called("x")["name"] == "Bash"
