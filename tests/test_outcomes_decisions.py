@@ -123,6 +123,24 @@ def test_what_contradicts_leaving_an_agent_alone(
     assert label(town, deed("watch")).label == ("good" if kind == "nudge" else "bad")
 
 
+@pytest.mark.parametrize(
+    ("agent", "text", "named"),
+    [
+        (NUX, "nux: disk full", True),
+        (NUX, "demo/polecats/nux, disk full", True),
+        (NUX, "alpha/polecats/nux disk full", False),
+        (NUX, "nux2 and toast-nux", False),
+        ("demo/witness", "demo/witness is stuck", True),
+        ("demo/witness", "alpha/witness is stuck", False),
+        ("demo/witness", "the witness is stuck", False),
+    ],
+)
+def test_an_escalation_is_about_whom_it_names(town: Town, agent: str, text: str, named: bool) -> None:
+    span(town)
+    log(town, 5, "escalation_sent", "mayor", rig="hq-1", reason=text)
+    assert (label(town, deed("no-op", agent)).label == "bad") is named
+
+
 def test_an_ordinary_end_contradicts_nothing_and_a_warrant_does(town: Town) -> None:
     span(town)
     log(town, 5, "session_death", NUX, agent=NUX, reason="self-clean: done means idle")

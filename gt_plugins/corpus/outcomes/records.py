@@ -24,7 +24,7 @@ KEPT = 3 * 86400.0
 """Seconds for which gt keeps every event."""
 QUIET_ENDS = ("done means idle", "idle-reap", "shutdown", "user", "handoff", "stopped")
 """Words in the reason of a ``session_death`` by which it is an ordinary end."""
-_WORD = re.compile(r"[\w-]+")
+_WORD = re.compile(r"[\w-]+(?:/[\w-]+)*")
 _NOT_ITS_OWN = frozenset({"session_death", "mass_death", "kill", "spawn", "session_start", "boot", "halt"})
 
 
@@ -148,9 +148,8 @@ class TownRecords:
 
     def escalated_about(self, agent: str, start: float, end: float) -> Escalation | None:
         """An escalation that names the agent, sent between two moments."""
-        name = agent.rsplit("/", 1)[-1]
         for found in self.escalations.values():
-            if start <= found.at <= end and (agent in found.text or name in _WORD.findall(found.text)):
+            if start <= found.at <= end and _names(found.text, agent):
                 return found
         return None
 
@@ -273,6 +272,13 @@ def _take_warrant(records: TownRecords, path: Path, agent: Callable[[str], str])
         return
     if target and filed:
         records.warrants[target].append(Warrant(filed, executed))
+
+
+def _names(text: str, agent: str) -> bool:
+    """Whether a text names an agent: by its address, or by its name alone where the name says which it is."""
+    words = _WORD.findall(text)
+    name = agent.rsplit("/", 1)[-1]
+    return agent in words or (name in words and name not in ("witness", "refinery"))
 
 
 def _last(times: list[float] | None, at: float) -> float:
