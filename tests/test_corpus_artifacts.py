@@ -80,11 +80,15 @@ def test_specs_by_default_and_by_setting(town: Town) -> None:
     assert documents["demo/mayor/rig/PLAN.md"].corpus_type == "spec"
 
 
-@pytest.mark.parametrize("wrong", ['["../*.md"]', '["/etc/*.md"]', '"docs"', "[1]", '[""]'])
+@pytest.mark.parametrize("wrong", ['["../*.md"]', '["docs/**x"]', '["/etc/*.md"]', '"docs"', "[1]", '[""]'])
 def test_globs_that_lead_out_are_refused_by_name(town: Town, wrong: str) -> None:
     put(town.root / "demo/settings/finetune.toml", f"[collect]\nspecs = {wrong}\n")
     with pytest.raises(UserError, match=r"finetune.toml.*collect.specs"):
         list(artifacts.specs(town))
+    put(town.root / "CLAUDE.md", "x\n")
+    with pytest.raises(UserError):
+        gather(consented(town))
+    assert not town.corpus_db.exists(), "found before any work"
 
 
 def test_a_link_out_of_the_town_is_not_followed(town: Town, tmp_path: Path) -> None:

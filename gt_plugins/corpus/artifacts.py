@@ -73,11 +73,17 @@ def specs(town: Town) -> Iterator[Document | Trouble]:
 
     Raises UserError for a setting that is no list of globs below the folder."""
     seen: set[str] = set()
-    for folder, clone in [(town.root, town.root), *((rig, _clone(rig)) for rig in town.rigs().values())]:
-        for pattern in _globs(folder / "settings" / "finetune.toml"):
+    for clone, patterns in spec_globs(town).items():
+        for pattern in patterns:
             for path in sorted(clone.glob(pattern)):
                 if path.is_file() and not {".git", "node_modules"} & set(path.relative_to(clone).parts):
                     yield from document(town, path, "specs", "spec", seen)
+
+
+def spec_globs(town: Town) -> dict[Path, Sequence[str]]:
+    """Folder → globs of the specs in it, for town and rigs. Raises UserError naming file and key."""
+    places = {town.root: town.root} | {_clone(rig): rig for rig in town.rigs().values()}
+    return {clone: _globs(folder / "settings" / "finetune.toml") for clone, folder in places.items()}
 
 
 def settings(town: Town) -> Iterator[Document | Trouble]:
@@ -183,6 +189,9 @@ def _globs(path: Path) -> Sequence[str]:
         if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
             problem = f"{pattern!r} leads out of the folder"
             raise UserError(in_file(path, "collect.specs", problem, "name files below the rig's clone"))
+        if any("**" in part and part != "**" for part in pattern.split("/")):
+            problem = f"{pattern!r} is no glob: ** stands alone"
+            raise UserError(in_file(path, "collect.specs", problem, 'write "docs/**/*.md"'))
     return found
 
 

@@ -12,6 +12,7 @@ from ..errors import FinetuneError, UserError
 from ..settings import load_settings
 from ..town.root import Town
 from . import consent as consents
+from .artifacts import spec_globs
 from .lock import sweep_lock
 from .outcomes.compute import compute
 from .reversions import Reversion, is_convention, observe
@@ -86,6 +87,7 @@ class _Collect:
 
     def __init__(self, town: Town, scrubber: ScrubsText) -> None:
         settings = load_settings(town)
+        spec_globs(town)  # a wrong setting of a rig is found before any work, too
         self.town = town
         self.scrubber = scrubber
         self.excluded = settings.exclude_rigs
