@@ -266,7 +266,8 @@ def test_schedule_prints_a_crontab_line_where_systemd_runs_no_timers(town: Town,
     assert done.stdout.splitlines()[1] == (
         f"*/20 * * * * {Path(sys.executable).parent}/gt-corpus sweep --town {town.root} >/dev/null 2>&1"
     )
-    sweep, audit = schedule.crontab_lines(town, 180)
+    sweep, collect, audit = schedule.crontab_lines(town, 180)
+    assert f"47 3 * * * {Path(sys.executable).parent}/gt-corpus collect --town {town.root} >" in collect
     assert sweep.startswith("0 */3 * * * ") and audit.startswith("17 4 * * 1 ")
     assert f"gt-corpus audit --town {town.root} --since 7d --quiet >" in audit
     odd = schedule.crontab_lines(Town(Path("/a b/100%")), 5)
@@ -282,9 +283,10 @@ def test_schedule_sets_a_timer_up_and_takes_it_back(town: Town, tools: Path, iso
     assert not units.exists()
     assert plugins("schedule", town=town, PATH=path).returncode == 0
     name = schedule.unit_name(town)
-    audit = schedule.unit_name(town, schedule.AUDIT)
-    names = [f"{job}.{kind}" for job in (audit, name) for kind in ("service", "timer")]
+    collect, audit = (schedule.unit_name(town, job) for job in (schedule.COLLECT, schedule.AUDIT))
+    names = [f"{job}.{kind}" for job in (audit, collect, name) for kind in ("service", "timer")]
     assert sorted(p.name for p in units.iterdir()) == names
+    assert "OnCalendar=daily" in (units / f"{collect}.timer").read_text()
     assert "OnCalendar=weekly" in (units / f"{audit}.timer").read_text()
     assert "OnUnitActiveSec=15min" in (units / f"{name}.timer").read_text()
     assert f'"--town" "{town.root}"' in (units / f"{name}.service").read_text()
@@ -294,8 +296,8 @@ def test_schedule_sets_a_timer_up_and_takes_it_back(town: Town, tools: Path, iso
     plugins("uninstall", town=town, PATH=path)
     assert not (isolated / ".config").exists()
     calls = (isolated / "calls").read_text()
-    both = f"{name}.timer {audit}.timer"
-    assert calls.count(f"enable --now {both}") == 2 == calls.count(f"disable --now {both}")
+    all_ = f"{name}.timer {collect}.timer {audit}.timer"
+    assert calls.count(f"enable --now {all_}") == 2 == calls.count(f"disable --now {all_}")
 
 
 def test_a_timer_that_systemd_refuses_is_taken_back(town: Town, tools: Path, isolated: Path):

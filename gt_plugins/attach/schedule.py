@@ -1,4 +1,5 @@
-"""``gt-plugins schedule``: a sweep now and then, for sessions whose hook was lost, and an audit every week.
+"""``gt-plugins schedule``: a sweep now and then, for sessions whose hook was lost; records and labels every
+day, since gt prunes its events after some; an audit every week.
 
 Where systemd runs user timers it is one of those; elsewhere the crontab line is printed, and nobody's
 crontab is edited. The Gas Town plugin ``corpus-sweep`` is another way, which costs a dog's session each time.
@@ -25,7 +26,7 @@ from . import pieces, record
 
 TIMER, PLUGIN = pieces.TIMER, pieces.PLUGIN
 SECONDS = 20.0
-SWEEP, AUDIT = JOBS = ("sweep", "audit")
+SWEEP, COLLECT, AUDIT = JOBS = ("sweep", "collect", "audit")
 
 
 def add_timer(town: Town, minutes: int, only_print: bool = False) -> list[str]:
@@ -54,8 +55,9 @@ def add_timer(town: Town, minutes: int, only_print: bool = False) -> list[str]:
             raise FinetuneError(f"systemctl --user {' '.join(command)}: {said}; nothing was set up")
     return [
         f"{timers[0]}: every {minutes} minutes",
-        f"{timers[1]}: every week; its result is a line of .corpus/log and of .corpus/audits.jsonl",
-        "gt-plugins schedule --remove takes both back",
+        f"{timers[1]}: every day, before gt prunes what decisions are labelled by",
+        f"{timers[2]}: every week; its result is a line of .corpus/log and of .corpus/audits.jsonl",
+        "gt-plugins schedule --remove takes all of them back",
     ]
 
 
@@ -107,11 +109,13 @@ def unit_name(town: Town, what: str = SWEEP) -> str:
 
 
 def unit_files(town: Town, minutes: int) -> dict[Path, str]:
-    """Path → text of the services and timers of the sweep and of the weekly audit."""
+    """Path → text of the services and timers of the sweep, the daily collection and the weekly audit."""
     sweep = f"OnBootSec=5min\nOnUnitActiveSec={minutes}min"
+    collect = "OnCalendar=daily\nPersistent=true\nRandomizedDelaySec=1h"
     audit = "OnCalendar=weekly\nPersistent=true\nRandomizedDelaySec=1h"
     return {
         **_units(town, SWEEP, "capture what was not captured in", sweep),
+        **_units(town, COLLECT, "collect records and label decisions of", collect),
         **_units(town, AUDIT, "audit what is stored of", audit),
     }
 
@@ -132,7 +136,7 @@ def crontab_lines(town: Town, minutes: int) -> list[str]:
     when = f"*/{minutes} * * * *" if minutes < 60 else f"0 */{min(23, round(minutes / 60))} * * *"
     return [
         f"{at} {shlex.join(_command(town, job))} >/dev/null 2>&1".replace("%", "\\%")
-        for at, job in ((when, SWEEP), ("17 4 * * 1", AUDIT))
+        for at, job in ((when, SWEEP), ("47 3 * * *", COLLECT), ("17 4 * * 1", AUDIT))
     ]
 
 
