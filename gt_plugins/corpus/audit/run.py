@@ -103,13 +103,9 @@ def _files(town: Town, sources: Iterable[TranscriptSource] | None) -> _Files:
 
 def _reversions(store: Store) -> tuple[Mapping[str, Any], ...]:
     """Reversions of conventions that wait for a decision."""
-    try:
-        from .. import reversions  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        return ()
-    from dataclasses import asdict
+    from .. import reversions
 
-    return tuple(asdict(found) for found in reversions.reversions(store, "open"))
+    return tuple(found.to_json() for found in reversions.reversions(store, "open"))
 
 
 @dataclass
