@@ -147,6 +147,9 @@ def test_a_role_without_sessions_is_said(town: Town, tmp_path: Path) -> None:
 
     played(town, tmp_path / "projects")
     words = ("--out", str(tmp_path / "data"), "--town", str(town.root))
+    town.events_file.unlink()
+    code, _, told = run("--role", "deacon", *words)
+    assert code == 1 and "try `gt corpus collect`" in told and "--outcomes good,unknown" in told
     code, _, told = run("--role", "boot", *words)
     assert code == 1 and told.startswith("UserError: no example of boot was left to train on")
     code, _, told = run("--role", "king", *words)

@@ -58,7 +58,9 @@ def dataset(
     else:
         _print(made)
     if not made.train:
-        raise UserError(f"no example of {role} was left to train on; see the drops above")
+        unknown = any(reason.endswith("outcome unknown") for reason in made.card["drops"])
+        mend = "; try `gt corpus collect`, `gt corpus label` or --outcomes good,unknown" if unknown else ""
+        raise UserError(f"no example of {role} was left to train on; see the drops above{mend}")
 
 
 def _wanted(
