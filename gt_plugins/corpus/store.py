@@ -30,6 +30,8 @@ from .text import document_text, session_text
 TUNED = "gt-ft-"
 """Models of our own are called so; sessions that they produced do not train by default."""
 KEPT_SWEEPS = 100
+FAST = 1
+"""Level of compression: a transcript shrinks to a tenth at any, and the highest costs three times as much."""
 
 
 @dataclass(frozen=True)
@@ -575,7 +577,7 @@ def _columns(session: Session) -> dict[str, Any]:
         "turns": len(session.turns),
         "decisions": decisions_of(session.turns),
         "counts": _json(session.counts),
-        "body": zlib.compress(json.dumps(session.to_json(), separators=(",", ":")).encode("ascii")),
+        "body": zlib.compress(json.dumps(session.to_json(), separators=(",", ":")).encode("ascii"), FAST),
     }
 
 

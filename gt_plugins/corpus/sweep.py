@@ -9,26 +9,26 @@ after that, so a kill at any point costs work, never a session.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from ..settings import load_settings
-from ..town.roles import Identity
 from ..town.root import Town
-from ..transcripts.model import Session
 from ..transcripts.sources import Head, TranscriptSource, transcript_sources
 from . import consent as consents
+from . import helpers as helping
 from .belonging import STORED, Belonging, Hint
 from .lock import sweep_lock
-from .names import scrub_names
+from .reading import FileRead, Reader, Ready, Scrubs, asked
 from .store import Seen, Store, key_of
 
 SPOOL_PATIENCE = 24 * 3600.0
@@ -38,18 +38,6 @@ MARKS = 256
 """Files that are not ours are noted so many at a time."""
 
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
-
-
-class Scrubs(Protocol):
-    """What the sweep needs of a scrubber (:mod:`gt_plugins.corpus.scrub.engine`)."""
-
-    @property
-    def policy(self) -> Any: ...
-
-    def text(self, text: str) -> tuple[str, Counter[str]]: ...
-
-    def session(self, session: Session) -> tuple[Session, Counter[str]]: ...
 
 
 @dataclass(frozen=True)
@@ -106,26 +94,10 @@ def file_key(path: Path | str) -> str:
     return key_of(os.path.realpath(path))
 
 
-def source_hash(session: Session) -> str:
-    """Hash of a session as read, before anything is scrubbed or added."""
-    text = json.dumps(session.to_json(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def _asked(reader: Callable[[Path], T], path: Path) -> T:
-    """What a reader says of a path; a reader that fails counts as a file that cannot be read."""
-    try:
-        return reader(path)
-    except OSError:
-        raise
-    except Exception as error:  # a reader may be a third party's; its message may quote the text
-        raise OSError(errno.EIO, f"its reader failed ({type(error).__name__})", str(path)) from None
-
-
 def _state(source: TranscriptSource, path: Path) -> Seen | None:
     """A session file as it is now, without a verdict; None for what is no file. Raises OSError."""
     if source.state is not None:
-        found = _asked(source.state, path)
+        found = asked(source.state, path)
         return Seen(found.size, found.mtime_ns, found.inode, "")
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
@@ -135,14 +107,12 @@ def _state(source: TranscriptSource, path: Path) -> Seen | None:
     return Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A session that may go into the store."""
-
-    session: Session
-    source_hash: str
-    redactions: Mapping[str, int]
-    identity_rank: int
+def _is_still(source: TranscriptSource, path: Path, mark: Seen) -> bool:
+    """Whether a file is as it was before it was read."""
+    try:
+        return _state(source, path) == replace(mark, verdict="", session_key="")
+    except OSError:
+        return False
 
 
 class _Sweep:
@@ -170,6 +140,12 @@ class _Sweep:
         self.again: set[str] = set()
         self.marks: dict[str, Seen] = {}
         self._scrubber = scrubber
+        self._reader: Reader | None = None
+        self.read_bytes = 0
+        self._may_have_helpers = False
+        self._plain = sources is None and scrubber is None
+        self._helpers: helping.Helpers | None = None
+        self._at_end = ExitStack()
 
     def open(self, store: Store) -> None:
         """Learn what the corpus knows already."""
@@ -177,6 +153,14 @@ class _Sweep:
         self.seen = store.seen_files()
         self.purged = store.purged()
         self.weak = store.weak_identities()
+        self._reader = None
+
+    @property
+    def reader(self) -> Reader:
+        """Made when first needed, as the scrubber is."""
+        if self._reader is None:
+            self._reader = Reader(self.belonging, self.purged, self.scrubber)
+        return self._reader
 
     @property
     def scrubber(self) -> Scrubs:
@@ -258,10 +242,13 @@ class _Sweep:
             folders = [projects] if projects is not None else source.roots(self.town) if source.roots else []
             for folder in folders:
                 self._find(source, Path(os.path.realpath(folder)), found)
-        for number, (source, path) in enumerate(found.values()):
-            if self.progress is not None:
-                self.progress(number, len(found))
-            self._file(source, path, Hint())
+        self._may_have_helpers = self._plain
+        with ExitStack() as self._at_end:
+            for number, (source, path) in enumerate(found.values()):
+                if self.progress is not None:
+                    self.progress(number, len(found))
+                self._file(source, path, Hint())
+        self._helpers, self._may_have_helpers = None, False
         for source, path in found.values():
             if self.again and file_key(path) in self.again:
                 self._file(source, path, Hint())
@@ -273,7 +260,7 @@ class _Sweep:
         self, source: TranscriptSource, folder: Path, found: dict[str, tuple[TranscriptSource, Path]]
     ) -> None:
         try:
-            for path in _asked(lambda place: list(source.find(place)), folder):
+            for path in asked(lambda place: list(source.find(place)), folder):
                 found.setdefault(str(path), (source, path))
         except OSError as error:
             self._trouble(Path(error.filename or folder), error)
@@ -328,18 +315,43 @@ class _Sweep:
 
     def _changed(self, source: TranscriptSource, path: Path, key: str, state: Seen, hint: Hint) -> None:
         """A new or changed file: judge it by its head, and only then read it."""
-        head = _asked(source.head, path)
+        head = asked(source.head, path)
         verdict = self._judge(head, hint)
         mark = replace(state, session_key=key_of(head.session_id) if head else "")
         if verdict != STORED:
             self._count(verdict, "")
             self._mark_later(key, replace(mark, verdict=verdict))
             return
-        ready, verdict = self._ready(_asked(source.sessions, path), path, head, hint)
+        then = partial(self._take, source, path, key, mark)
+        helpers = self._helpers_for(state.size)
+        if helpers is not None:
+            helpers.add(helping.Task(source, path, head, hint, then, partial(self._trouble, path)))
+        else:
+            then(self.reader.read(asked(source.sessions, path), path, head, hint))
+
+    def _helpers_for(self, size: int) -> helping.Helpers | None:
+        """Helpers from the moment on that this sweep turns out to be a long one; only for the plain case."""
+        self.read_bytes += size
+        if self._helpers is None and self._may_have_helpers and self.read_bytes > helping.FROM_BYTES:
+            count = helping.helper_count()
+            self._may_have_helpers = False
+            if count:
+                made = helping.Helpers(self.reader, self.scrubber.policy, count)
+                self._helpers = self._at_end.enter_context(made)
+        return self._helpers
+
+    def _take(self, source: TranscriptSource, path: Path, key: str, mark: Seen, found: FileRead) -> None:
+        """Store what a file gave, and the note that it was seen, in one transaction."""
+        for verdict in found.left_out:
+            self._count(verdict, "")
+        self.notes.update(found.notes)
+        self.problems.extend(found.problems)
+        if not _is_still(source, path, mark):
+            self.notes["changed_while_read"] += 1  # what was noted is how it was before: the next sweep looks
         with self.store.transaction():
-            added = [self._add(item, key) for item in ready]
-            self.store.mark_file(key, replace(mark, verdict=verdict))
-        for item, status in zip(ready, added, strict=True):
+            added = [self._add(item, key) for item in found.ready]
+            self.store.mark_file(key, replace(mark, verdict=found.verdict))
+        for item, status in zip(found.ready, added, strict=True):
             self.counted[status] += 1
             self.notes.update(item.session.counts)
             self.redactions.update(item.redactions if status != "unchanged" else {})
@@ -363,52 +375,7 @@ class _Sweep:
             return "purged"
         return self.belonging.judge(head.session_id, head.cwd or hint.cwd, hint)
 
-    def _ready(
-        self, sessions: Sequence[Session], path: Path, head: Head | None, hint: Hint
-    ) -> tuple[list[_Ready], str]:
-        """The sessions of a file that may be stored, scrubbed; and the verdict on the file."""
-        ready: list[_Ready] = []
-        verdicts: list[str] = []
-        for session in sessions:
-            if not session.turns:
-                self.notes.update({k: n for k, n in session.counts.items() if k.isidentifier()})
-                continue
-            cwd = session.cwd or (head.cwd if head else "") or hint.cwd
-            verdict = self.belonging.judge(session.parent or session.id, cwd, hint)
-            if verdict == STORED:
-                item = self._scrubbed(session, cwd, hint)
-                if item is None:
-                    self.problems.append(f"{path}: a session could not be scrubbed")
-                    verdict = f"unscrubbable:{self.scrubber.policy.version}"
-                elif {session.parent, session.id, item.session.parent, item.session.id} & self.purged:
-                    verdict = "purged"
-                else:
-                    ready.append(item)
-                    continue
-            verdicts.append(verdict)
-            self._count(verdict, "")
-        if not ready and not verdicts:
-            self.skipped["empty"] += 1
-            return ready, "empty"
-        unscrubbable = [v for v in verdicts if v.startswith("unscrubbable")]
-        return ready, (unscrubbable or ([STORED] if ready else verdicts))[0]
-
-    def _scrubbed(self, session: Session, cwd: str, hint: Hint) -> _Ready | None:
-        """A session with its identity, scrubbed; None where that fails: then it is not stored."""
-        identity, rank = self.belonging.identity(session.parent or session.id, cwd, hint)
-        who = identity or Identity("")
-        beads = self.belonging.beads(identity, session)
-        known = replace(session, role=who.role, rig=who.rig or "", name=who.name or "", beads=beads)
-        scrubber = self.scrubber
-        try:
-            digest = source_hash(session)
-            scrubbed, redactions = scrubber.session(known)
-            scrubbed = scrub_names(scrubbed, lambda name: scrubber.text(name)[0])
-        except Exception:  # a layer may be a third party's; its message may quote the text
-            return None
-        return _Ready(scrubbed, digest, dict(redactions), rank)
-
-    def _add(self, item: _Ready, key: str) -> str:
+    def _add(self, item: Ready, key: str) -> str:
         added = self.store.add_session(
             item.session,
             policy=self.scrubber.policy.version,

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from . import addresses, documents
@@ -451,12 +454,37 @@ def _automata() -> tuple[Automaton, Automaton, Automaton]:
     return Automaton(p for _, p in _SHAPES), Automaton(_HEX_SHAPES), Automaton(w for _, w in _WORDS)
 
 
+class _Absent(ModuleType):
+    """Stands for a module whose names are only annotations to whoever imports it."""
+
+    __path__: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object
+
+
+@contextmanager
+def _without_comparison() -> Iterator[None]:
+    """Import scrubadub without pandas and scikit-learn, which it needs for comparing detectors alone: they
+    would cost every process two seconds and a hundred megabytes."""
+    names = [n for n in ("pandas", "sklearn", "sklearn.metrics") if n not in sys.modules]
+    sys.modules.update({name: _Absent(name) for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 @lru_cache(maxsize=1)
 def _detectors() -> dict[str, tuple[Any, ...]]:
     """scrubadub's detectors of ours, by what we ask them; imported at the first candidate."""
-    from scrubadub.detectors import EmailDetector, PhoneDetector
-    from scrubadub.detectors.en_GB import NationalInsuranceNumberDetector
-    from scrubadub.detectors.en_US import SocialSecurityNumberDetector
+    with _without_comparison():
+        from scrubadub.detectors import EmailDetector, PhoneDetector
+        from scrubadub.detectors.en_GB import NationalInsuranceNumberDetector
+        from scrubadub.detectors.en_US import SocialSecurityNumberDetector
 
     return {
         "email": (EmailDetector(locale="en_US"),),

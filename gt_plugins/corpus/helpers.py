@@ -1,0 +1,132 @@
+"""Processes that read and scrub session files for a long sweep, while the sweep itself alone writes.
+
+What a helper needs (policy, what is known of the town) reaches it through a pipe and never a file. Results
+come back in the order of asking, a few files ahead at most, so that memory stays bounded. A helper whose
+sweep is gone ends by itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from ..transcripts.sources import Head, TranscriptSource
+from .belonging import Belonging, Hint
+from .reading import FileRead, Reader, asked
+from .scrub.engine import Scrubber
+from .scrub.layers import Policy
+
+FROM_BYTES = 24 << 20
+"""So much is read by the sweep itself; only a longer one is worth the start of helpers."""
+MOST = 4
+_AHEAD = 2
+_WATCH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file to read, and what to do with the result."""
+
+    source: TranscriptSource
+    path: Path
+    head: Head | None
+    hint: Hint
+    then: Callable[[FileRead], None]
+    failed: Callable[[OSError], None]
+
+
+def helper_count() -> int:
+    """One per processor that this process may use, four at most; 0 where there is but one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if usable < 2 else min(MOST, usable)
+
+
+class Helpers:
+    """A context manager; :meth:`add` files, and leave the block for the rest of the results."""
+
+    def __init__(self, reader: Reader, policy: Policy, count: int) -> None:
+        self._reader = reader
+        self._limit = count * _AHEAD
+        self._waiting: deque[tuple[Task, Future[FileRead]]] = deque()
+        self._pool = ProcessPoolExecutor(
+            count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(policy, reader.belonging, reader.purged, os.getpid()),
+        )
+
+    def __enter__(self) -> Helpers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._waiting:
+                self._take_one()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, task: Task) -> None:
+        """Have a file read; takes results of earlier ones where too many wait."""
+        while len(self._waiting) >= self._limit:
+            self._take_one()
+        try:
+            future = self._pool.submit(_read, task.source.name, task.path, task.head, task.hint)
+        except BrokenProcessPool:
+            self._here(task)
+            return
+        self._waiting.append((task, future))
+
+    def _take_one(self) -> None:
+        task, future = self._waiting.popleft()
+        try:
+            result = future.result()
+        except OSError as error:
+            task.failed(error)
+        except BrokenProcessPool:
+            self._here(task)  # a helper was killed: the file is read by the sweep itself
+        else:
+            task.then(result)
+
+    def _here(self, task: Task) -> None:
+        try:
+            sessions = asked(task.source.sessions, task.path)
+        except OSError as error:
+            task.failed(error)
+            return
+        task.then(self._reader.read(sessions, task.path, task.head, task.hint))
+
+
+# --- in the helper
+
+_state: dict[str, tuple[Reader, dict[str, TranscriptSource]]] = {}
+
+
+def _start(policy: Policy, belonging: Belonging, purged: Collection[str], sweep: int) -> None:
+    from ..transcripts.sources import transcript_sources
+
+    threading.Thread(target=_end_with, args=(sweep,), daemon=True).start()
+    sources = {source.name: source for source in transcript_sources()}
+    _state["reader"] = (Reader(belonging, purged, Scrubber(policy)), sources)
+
+
+def _end_with(sweep: int) -> None:
+    """A sweep that is killed closes no pipe that a helper would notice."""
+    while os.getppid() == sweep:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _read(name: str, path: Path, head: Head | None, hint: Hint) -> FileRead:
+    reader, sources = _state["reader"]
+    return reader.read(asked(sources[name].sessions, path), path, head, hint)
