@@ -457,7 +457,7 @@ def _automata() -> tuple[Automaton, Automaton, Automaton]:
 class _Absent(ModuleType):
     """Stands for a module whose names are only annotations to whoever imports it."""
 
-    __path__: tuple[str, ...] = ()
+    __path__ = []  # a package with nothing in it
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
