@@ -457,7 +457,9 @@ def _automata() -> tuple[Automaton, Automaton, Automaton]:
 class _Absent(ModuleType):
     """Stands for a module whose names are only annotations to whoever imports it."""
 
-    __path__ = []  # a package with nothing in it
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []  # a package with nothing in it
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
