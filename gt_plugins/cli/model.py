@@ -20,6 +20,7 @@ MODULES = (
     "model_deploy",
     "model_rollout",
     "model_train",
+    "model_jobs",
     "model_eval",
     "model_serve",
     "model_prime",

@@ -35,7 +35,15 @@ def train(
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Name of the model (gt-ft-ROLE).")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the role's last job.")] = False,
-    gguf: Annotated[str, typer.Option("--gguf", help="Export too: f16, q8_0, lora (comma between).")] = "",
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what memory, disk and time it needs, and end.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Train on its own; outlives the shell or agent that began it.")
+    ] = False,
+    gguf: Annotated[
+        str, typer.Option("--gguf", help="Export too: f16, q8_0, q4_k_m, lora (comma between).")
+    ] = "",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help="A control: decisions dealt out anew.")
@@ -55,7 +63,7 @@ def train(
     quiet_libraries()
     from ..training.run import Request
 
-    folder = dataset.absolute() if dataset else _built(place, role, chosen.base, resume)
+    folder = _dataset(place, role, chosen.base, dataset, resume)
     request = Request(
         place,
         models_home(models),
@@ -67,11 +75,24 @@ def train(
         resume,
         shuffle_labels,
         threads=threads,
-        gguf=tuple(k.strip() for k in gguf.split(",") if k.strip()),
+        gguf=tuple(k.strip().lower() for k in gguf.split(",") if k.strip()),
     )
+    if estimate:
+        show_estimate(request, as_json)
+        return
+    if detach:
+        run_detached(request, as_json)
+        return
     outcome = run_with_progress(request, as_json)
     if as_json:
         print_json(outcome_json(outcome))
+
+
+def _dataset(place: Any, role: str, base: str, given: Path | None, resume: bool) -> Path | None:
+    """The dataset folder that is named; else one built from the corpus, or (None) the resumed job's own."""
+    if given is not None:
+        return given.absolute()
+    return None if resume else _built(place, role, base, resume)
 
 
 def _built(place: Any, role: str, base: str, resume: bool) -> Path:
@@ -84,6 +105,53 @@ def _built(place: Any, role: str, base: str, resume: bool) -> Path:
         if not made.train:
             raise UserError(f"the corpus has no example of {role} to train on; see `gt corpus stats`")
     return Path(folder)
+
+
+def show_estimate(request: Any, as_json: bool) -> None:
+    """What the run will need, on stdout; nothing is begun."""
+    from ..training.run import estimate_of
+    from .progress import note
+
+    found = estimate_of(request, note)
+    if as_json:
+        print_json(found.to_json())
+        return
+    free = "" if found.free is None else f" of {found.free:.1f} GiB free"
+    parts = ", ".join(f"{name} {gib:.2f}" for name, gib in found.parts.items())
+    print(f"device     {found.device}")
+    print(f"parameters {found.parameters:,}, trained {found.trained:,}")
+    print(f"work       {found.rows:,} rows, {found.tokens:,} tokens, {found.steps:,} steps")
+    print(f"memory     {found.memory:.1f} GiB{free} ({parts}){'' if found.fits else ': too little'}")
+    print(f"disk       {found.disk:.2f} GiB")
+    print(f"time       about {_time(found.seconds)}")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def run_detached(request: Any, as_json: bool) -> None:
+    """Begin the job, hand it to a process of its own, and say where it is. What is wrong is found before."""
+    import sys
+
+    from ..training.jobs import LOG, detach, wait_begun
+    from ..training.lifecycle import check_free
+    from ..training.run import begin, prepare
+    from .model_jobs import say_detached
+    from .progress import note
+
+    check_free(request.town.own_dir(request.town.checkpoints_dir), request.role)
+    ready = prepare(request, note)
+    job = ready.begun or begin(ready.request, ready.data)
+    argv = [sys.executable, "-m", "gt_plugins.cli.model", "train", request.role, "--resume"]
+    pid = detach(job, [*argv, "--town", str(request.town.root), "--models", str(request.home)])
+    begun = wait_begun(job, pid)
+    if as_json:
+        print_json({"job": job.id, "pid": pid, "folder": str(job.folder), "log": str(job.folder / LOG)})
+    else:
+        say_detached(job.id, pid, job.folder, begun)
 
 
 def run_with_progress(request: Any, quiet: bool = False) -> Outcome:

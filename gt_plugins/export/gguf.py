@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..durable import PRIVATE_FILE, fsync_dir, private_dir
 from ..errors import FinetuneError, NonRetriableError, UserError, in_file
 from ..training.tokenizer_check import BaseFacts, validate_base
+from .quantize import Q4_K_M, need_quantizer, quantize
 from .vocabulary import Vocabulary, read_vocabulary
 from .weights import Lora, Weights, load_lora, settled
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from gguf import GGUFWriter
 
-KINDS = ("f16", "q8_0", "lora")
+KINDS = ("f16", "q8_0", "q4_k_m", "lora")
 _ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
@@ -88,7 +90,8 @@ def export(
 ) -> dict[str, Path]:
     """Write the kinds that are asked for into ``out`` and return kind → file.
 
-    ``f16`` and ``q8_0`` are the whole model (``model-f16.gguf``, or ``base-f16.gguf`` without adapter);
+    ``f16``, ``q8_0`` and ``q4_k_m`` are the whole model (``model-f16.gguf``, or ``base-f16.gguf`` without
+    adapter); the last is made from the first by llama.cpp itself, so it has to be installed.
     ``lora`` is the adapter alone (``lora.gguf``), to be put on a base's file.
     Raises UserError for a kind or folder that does not exist, NonRetriableError for a tokenizer or network
     that llama.cpp would run wrongly, FinetuneError where the disk is full.
@@ -98,6 +101,8 @@ def export(
         raise UserError(f"no GGUF kind {unknown[0]!r}; there are {', '.join(KINDS)}")
     if "lora" in kinds and adapter is None:
         raise UserError("kind 'lora' needs an adapter")
+    if Q4_K_M in kinds:
+        need_quantizer()
     facts = validate_base(base)
     shape = read_shape(base, facts)
     vocabulary = read_vocabulary(base, facts.rows, facts.end_id)
@@ -111,6 +116,11 @@ def export(
         if kind == "lora":
             assert lora is not None
             _write_lora(target, lora, shape, plan)
+        elif kind == Q4_K_M:
+            with tempfile.TemporaryDirectory(dir=out, prefix=".f16.") as name:
+                whole = Path(name) / target.name
+                _write_model(whole, "f16", weights, lora, shape, vocabulary, plan)
+                quantize(whole, target)
         else:
             _write_model(target, kind, weights, lora, shape, vocabulary, plan)
         files[kind] = target

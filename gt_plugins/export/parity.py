@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import NonRetriableError, UserError, in_file
 from ..rendering.render import Renderer
 
-TOP1_THRESHOLD = {"f16": 0.95, "q8_0": 0.90, "lora": 0.95}
+TOP1_THRESHOLD = {"f16": 0.95, "q8_0": 0.90, "q4_k_m": 0.80, "lora": 0.95}
 
 _WORDS = (
     "gt nudge demo/polecats/nux",

@@ -48,6 +48,13 @@ class Weights:
         """A tensor's shape. Raises NonRetriableError where it is not there."""
         return self._find(name)[1].shape
 
+    def kind(self, name: str) -> str:
+        """A tensor's type as safetensors calls it (F32, F16, BF16). Raises NonRetriableError for others."""
+        path, info = self._find(name)
+        if info.dtype not in ("F32", "F16", "BF16"):
+            raise NonRetriableError(in_file(path, name, f"is of type {info.dtype}", "use a base in bf16"))
+        return info.dtype
+
     def array(self, name: str) -> np.ndarray:
         """A tensor as a float32 array of its own. Raises NonRetriableError for a type it cannot read."""
         import numpy as np

@@ -28,6 +28,7 @@ from ..town.bd import Bd, BdError
 from ..town.root import Town
 from .callbacks import Listener
 from .job import DONE, STATES, Job, jobs, progress
+from .process import mark
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -278,6 +279,8 @@ class JobLifecycle:
 
     def _unlock(self) -> None:
         if self._lock is not None:
+            with suppress(OSError):
+                _holder_path(self._job).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
 
@@ -427,21 +430,39 @@ def _locked(job: Job) -> BaseFileLock:
     """The lock of a role in a checkpoints folder. Raises UserError naming the job that holds it."""
     from filelock import FileLock, Timeout
 
-    folder = private_dir(job.folder).parent
-    holder = folder / f".{job.role}.json"
+    folder, holder = private_dir(job.folder).parent, _holder_path(job)
     lock = FileLock(folder / f".{job.role}.lock", timeout=0, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(
-            f"role {job.role} is being trained by {_holder(holder)}; wait for it or stop it first"
-        ) from None
+        raise UserError(_taken(job.role, holder)) from None
     try:
-        write_json(holder, {"job": job.id, "pid": os.getpid(), "at": time.time()})
+        pid = os.getpid()
+        write_json(holder, {"job": job.id, "pid": pid, "mark": mark(pid), "at": time.time()})
     except BaseException:
         lock.release()
         raise
     return lock
+
+
+def _holder_path(job: Job) -> Path:
+    return job.folder.parent / f".{job.role}.json"
+
+
+def check_free(checkpoints: Path, role: str) -> None:
+    """Raises UserError naming the job that trains this role now, if there is one."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(private_dir(checkpoints) / f".{role}.lock", timeout=0, mode=0o600, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(_taken(role, checkpoints / f".{role}.json")) from None
+    lock.release()
+
+
+def _taken(role: str, holder: Path) -> str:
+    return f"role {role} is being trained by {_holder(holder)}; wait for it or stop it first"
 
 
 def _holder(path: Path) -> str:

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..corpus import dataset as datasets
@@ -24,12 +22,16 @@ from ..corpus.dataset import Dataset, Example
 from ..durable import write_json, write_text
 from ..errors import UserError, in_file
 from ..rendering.conversation import Conversation, Message
-from ..rendering.render import STANDARD, TINY, Budget, Renderer, Row
+from ..rendering.render import STANDARD, TINY, Renderer, Row
 from ..town.root import Town
 from .base import TINY as TINY_NAME
 from .base import base_path
+from .estimate import Estimate, disk_gib, estimate, read_network
 from .job import Job, new_job, resumable
+from .preflight import check_disk, check_memory, heldout_rows
+from .preflight import rows_of as rows_of
 from .recipe import Recipe
+from .stop import Stop, stoppable
 
 if TYPE_CHECKING:
     from ..registry.versions import Version
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .trainer import Trained, Trainer
 
 BUDGETS = {"tiny": TINY, "standard": STANDARD}
+KEPT = ("base", "model", "shuffle", "most", "threads", "gguf")
 BEGUN = "request.json"
 """In a job's folder: what it was begun with, and goes on with when it is resumed."""
 
@@ -54,7 +57,8 @@ class Request:
     home: Path
     role: str
     base: str
-    dataset: Path
+    dataset: Path | None
+    """A dataset folder; None when a job is resumed: the one that it was begun with."""
     recipe: Recipe
     model: str = ""
     resume: bool = False
@@ -62,9 +66,21 @@ class Request:
     most: int = 0
     threads: int = 0
     gguf: tuple[str, ...] = ()
-    """GGUF kinds to export into the version: f16, q8_0, lora."""
+    """GGUF kinds to export into the version: f16, q8_0, q4_k_m, lora."""
     swarm: SwarmRequest | None = None
     """The swarm to train in, if not alone."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that has been looked through: what it learns from, and the job that it goes on with."""
+
+    request: Request
+    data: Dataset
+    rows: list[Row]
+    heldout: list[Row]
+    renderer: Renderer
+    begun: Job | None
 
 
 @dataclass(frozen=True)
@@ -79,22 +95,6 @@ class Outcome:
 def budget_name(base: str) -> str:
     """``tiny`` for the shipped base, ``standard`` for all others."""
     return TINY_NAME if base == TINY_NAME else "standard"
-
-
-def rows_of(
-    examples: Sequence[Example], renderer: Renderer, budget: Budget, say: Callable[[str], None]
-) -> list[Row]:
-    """Token rows of examples; those that the base cannot read are left out, and said.
-
-    Raises UserError where not one has a supervised token."""
-    made = [r for e in examples for r in renderer.rows(e.conversation, budget, e.silent)]
-    rows = [r for r in made if len(r.ids) <= renderer.context]
-    if len(rows) < len(made):
-        left, most = len(made) - len(rows), renderer.context
-        say(f"{left} of {len(made)} rows were left out: longer than the {most} tokens that the base reads")
-    if not rows:
-        raise UserError("the dataset has no example with a supervised token; collect more sessions first")
-    return rows
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -114,82 +114,104 @@ def _answered(conversation: Conversation, answers: Iterator[Message]) -> Convers
 
 
 def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outcome:
-    """Run the job; returns when it is registered, or stopped by SIGTERM or SIGINT with its state saved.
+    """Run the job; returns when it is registered, or stopped by a signal with its state saved.
 
     Raises UserError before any work for a wrong base, dataset or name; FinetuneError while working."""
-    from .tokenizer_check import validate_base
-
-    data = datasets.read(request.dataset)
-    if data.role != request.role:
-        raise UserError(f"{request.dataset}: a dataset for {data.role}, not for {request.role}")
-    begun = _unfinished(request, data) if request.resume else None
-    if begun is not None:
-        request = _as_begun(request, begun, say)
-    folder = base_path(request.base)
-    validate_base(folder)
-    renderer = Renderer.from_folder(folder)
-    rows = rows_of(_chosen(request, data), renderer, BUDGETS[budget_name(request.base)], say)
-    with _company(request, folder, say) as member:
-        return _job(request, data, begun, rows, renderer, say, listeners, member)
+    with stoppable() as stop:
+        ready = prepare(request, say)
+        with _company(ready.request, say) as member:
+            job = ready.begun or begin(ready.request, ready.data)
+            return _train(ready, job, stop, member, say, listeners)
 
 
 @contextmanager
-def _company(request: Request, base: Path, say: Callable[[str], None]) -> Iterator[SwarmMember | None]:
+def _company(request: Request, say: Callable[[str], None]) -> Iterator[SwarmMember | None]:
     """This peer in its swarm, which is joined before a job is made; None for training alone."""
     if request.swarm is None:
         yield None
         return
     from .swarm.enrol import enrol
 
-    with enrol(request.swarm, request.role, base, say) as member:
+    with enrol(request.swarm, request.role, base_path(request.base), say) as member:
         yield member
 
 
-def _job(
-    request: Request,
-    data: Dataset,
-    begun: Job | None,
-    rows: list[Row],
-    renderer: Renderer,
+def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
+    """Everything that can be wrong, looked at before there is a job: base, dataset, rows, disk.
+
+    Raises UserError or NonRetriableError, in one line, for what cannot be trained."""
+    from ..export.checked import check_kinds
+    from .tokenizer_check import validate_base
+
+    if request.base != TINY_NAME:
+        request = replace(request, base=str(base_path(request.base)))
+    begun = _unfinished(request) if request.resume else None
+    if begun is not None:
+        request = _as_begun(request, begun, say)
+    data = _data(request, begun)
+    check_kinds(request.gguf)
+    validate_base(base_path(request.base))
+    renderer, budget = Renderer.from_folder(base_path(request.base)), BUDGETS[budget_name(request.base)]
+    most = request.recipe.max_length
+    rows = rows_of(_chosen(request, data), renderer, budget, say, most)
+    heldout = heldout_rows(data.heldout, renderer, budget, most)
+    network = read_network(base_path(request.base))
+    check_disk(request.town.checkpoints_dir, disk_gib(network.adapter(request.recipe), request.recipe.keep))
+    return Prepared(request, data, rows, heldout, renderer, begun)
+
+
+def _train(
+    ready: Prepared,
+    job: Job,
+    stop: Stop,
+    member: SwarmMember | None,
     say: Callable[[str], None],
     listeners: Sequence[Any],
-    member: SwarmMember | None,
 ) -> Outcome:
-    """The job itself, with its states; ``begun`` is the one to go on with."""
+    """The job through its states, its role locked."""
     from .lifecycle import JobLifecycle, StateTeller, bd_for, replay_pending
     from .monitor import MonitorWorker
 
-    job, bd = begun or _begin(request, data), bd_for(request.town)
+    request, bd = ready.request, bd_for(ready.request.town)
     if bd is not None:
         replay_pending(request.town.checkpoints_dir, bd)
     with _alive(JobLifecycle(request.town, job, bd, say=say), request) as life:
-        life.transition("corpus_validating", metadata={"dataset": data.hash[:16], "base": request.base})
-        life.transition("ready", metadata={"rows": len(rows)})
+        about = {"dataset": ready.data.hash[:16], "base": request.base}
+        life.transition("corpus_validating", metadata=about)
+        check_memory(_estimate(ready), say)
+        life.transition("ready", metadata={"rows": len(ready.rows)})
         monitor = MonitorWorker(life, peers=member.company if member else None)
         watchers = (StateTeller(life), monitor, *listeners, *([member] if member else []))
-        trainer = _trainer(
-            request,
-            job,
-            rows,
-            _heldout(request, data, renderer),
-            renderer,
-            base_path(request.base),
-            say,
-            watchers,
-        )
-        if request.resume:
-            say(f"resuming job {job.id} at step {trainer.resume()} of {len(trainer.steps)}")
+        trainer = _trainer(ready, job, say, watchers)
+        stop.attach(trainer)
+        if ready.begun is not None and (step := trainer.resume()):
+            say(f"resuming job {job.id} at step {step} of {len(trainer.steps)}")
         if member is not None:
             member.enter(trainer, job.folder, life)
         life.transition("training")
-        trained = _run(trainer)
+        trained = trainer.run()
         if trained.stopped:
             trainer.listeners.on_end("ready")
             return Outcome(None, trained, job)
-        version = _register(request, data, trainer, trained, job, life)
+        version = _register(request, ready.data, trainer, trained, job, life)
         trainer.listeners.on_end("done")
         life.done(f"completed: {version.ref}", {"version": version.ref, "loss": trained.last_loss})
         return Outcome(version, trained, job)
+
+
+def estimate_of(request: Request, say: Callable[[str], None]) -> Estimate:
+    """What the run that is asked for will need; nothing is begun. Raises as ``prepare`` does."""
+    return _estimate(prepare(request, say))
+
+
+def _estimate(ready: Prepared) -> Estimate:
+    from .loader import plan_batches
+
+    recipe, rows = ready.request.recipe, ready.rows
+    steps = len(plan_batches(rows, recipe.batch_tokens, recipe.epochs, recipe.seed))
+    supervised = sum(end - start for row in rows for start, end in row.spans)
+    lengths = [len(row.ids) for row in rows]
+    return estimate(base_path(ready.request.base), recipe, lengths, supervised, steps)
 
 
 def _chosen(request: Request, data: Dataset) -> Sequence[Example]:
@@ -198,28 +220,34 @@ def _chosen(request: Request, data: Dataset) -> Sequence[Example]:
     return shuffled(examples, request.recipe.seed) if request.shuffle else examples
 
 
-def _heldout(request: Request, data: Dataset, renderer: Renderer) -> list[Row]:
-    """Rows of the held-out examples, as many as the base can read; none is no reason to stop."""
-    budget = BUDGETS[budget_name(request.base)]
-    made = [r for e in data.heldout for r in renderer.rows(e.conversation, budget, e.silent)]
-    return [r for r in made if len(r.ids) <= renderer.context]
-
-
-def _unfinished(request: Request, data: Dataset) -> Job:
-    """The role's job to go on with. Raises UserError where there is none for this dataset."""
+def _unfinished(request: Request) -> Job:
+    """The role's job to go on with. Raises UserError where there is none."""
     job = resumable(request.town.checkpoints_dir, request.role)
     if job is None:
         raise UserError(f"no job of {request.role} to resume in {request.town.checkpoints_dir}")
-    if job.dataset != data.hash:
-        raise UserError(f"job {job.id} was begun with dataset {job.dataset[:12]}, not {data.hash[:12]}")
     return job
 
 
-def _begin(request: Request, data: Dataset) -> Job:
+def _data(request: Request, begun: Job | None) -> Dataset:
+    """The dataset, checked against its card. Raises UserError where it is another role's or job's."""
+    if request.dataset is None:
+        raise UserError("no dataset; name one with --dataset")
+    data = datasets.read(request.dataset)
+    if data.role != request.role:
+        raise UserError(f"{request.dataset}: a dataset for {data.role}, not for {request.role}")
+    if begun is not None and begun.dataset != data.hash:
+        raise UserError(f"job {begun.id} was begun with dataset {begun.dataset[:12]}, not {data.hash[:12]}")
+    return data
+
+
+def begin(request: Request, data: Dataset) -> Job:
     """A new job, with what it is begun with in its folder."""
     job = new_job(request.town, request.role, request.base, data.hash)
-    kept = {k: getattr(request, k) for k in ("base", "model", "shuffle", "most", "gguf")}
-    write_json(job.folder / BEGUN, {**kept, "recipe": request.recipe.to_json()})
+    kept = {k: getattr(request, k) for k in KEPT}
+    write_json(
+        job.folder / BEGUN,
+        {**kept, "recipe": request.recipe.to_json(), "dataset": str(data.folder.absolute())},
+    )
     return job
 
 
@@ -230,12 +258,16 @@ def _as_begun(request: Request, job: Job, say: Callable[[str], None]) -> Request
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         kept["recipe"], kept["gguf"] = Recipe.from_json(kept["recipe"]), tuple(kept["gguf"])
+        folder = kept.pop("dataset", None)
+        if request.dataset is None and folder:
+            kept["dataset"] = Path(folder)
         begun = replace(request, **kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(in_file(path, "", f"cannot be resumed from ({error})", "begin a new job")) from None
     asked = request.recipe.to_json() | {"base": request.base}
     kept_to = begun.recipe.to_json() | {"base": begun.base}
-    if other := [f"{key} {kept_to[key]}" for key in kept_to if kept_to[key] != asked[key]]:
+    other = [f"{key} {kept_to[key]}" for key in kept_to if kept_to[key] != asked[key]]
+    if other and (job.folder / "checkpoints").is_dir():  # a detached job begins here, too
         say(f"job {job.id} goes on as it was begun: {', '.join(other)}")
     return begun
 
@@ -252,61 +284,29 @@ def _alive(life: JobLifecycle, request: Request) -> Iterator[JobLifecycle]:
             shutil.rmtree(life.job.folder, ignore_errors=True)
 
 
-def _trainer(
-    request: Request,
-    job: Job,
-    rows: list[Row],
-    heldout: list[Row],
-    renderer: Renderer,
-    folder: Path,
-    say: Callable[[str], None],
-    listeners: Sequence[Any],
-) -> Trainer:
+def _trainer(ready: Prepared, job: Job, say: Callable[[str], None], listeners: Sequence[Any]) -> Trainer:
     import torch
 
     from .adapter import add_adapter, load_base, pick_device
     from .callbacks import listeners_of
     from .trainer import Trainer
 
+    request = ready.request
     if request.threads:
         torch.set_num_threads(request.threads)
     device = pick_device()
-    model = add_adapter(load_base(folder, device, request.recipe.quantize), request.recipe)
+    base = load_base(base_path(request.base), device, request.recipe.quantize)
     return Trainer(
-        model,
-        rows,
+        add_adapter(base, request.recipe),
+        ready.rows,
         request.recipe,
         job.folder / "checkpoints",
         listeners_of(job, *listeners, say=say),
-        pad=next(iter(renderer.end_ids)),
+        pad=next(iter(ready.renderer.end_ids)),
         device=device,
         say=say,
-        heldout=heldout,
+        heldout=ready.heldout,
     )
-
-
-def _run(trainer: Trainer) -> Trained:
-    with _asked_to_stop(trainer):
-        return trainer.run()
-
-
-@contextmanager
-def _asked_to_stop(trainer: Trainer) -> Iterator[None]:
-    """SIGTERM and SIGINT end training after the step at hand, with everything saved."""
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        trainer.stop_asked = True
-
-    try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: whoever runs us there has its own way to stop
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _register(
@@ -352,16 +352,12 @@ def _shown(loss: float) -> float | None:
 
 
 def _export(request: Request, stage: Path) -> None:
-    """The GGUF files asked for, checked against the adapter where llama.cpp is there to check with."""
-    if not request.gguf:
-        return
-    from ..export import parity
-    from ..export.gguf import export
+    """The GGUF files asked for; only what llama.cpp answers as the adapter does is registered."""
+    if request.gguf:
+        from ..export.checked import export_checked
 
-    base = base_path(request.base)
-    files = export(base, stage / "adapter", stage / "gguf", request.gguf)
-    if parity.available():
-        parity.verify(base, stage / "adapter", files)
+        found = export_checked(base_path(request.base), stage / "adapter", stage / "gguf", request.gguf)
+        write_json(stage / "training" / "parity.json", found.to_json())
 
 
 def _remember(request: Request, data: Dataset, version: Version) -> None:

@@ -1,0 +1,165 @@
+"""``gt model jobs``: what trains, how far it is, and stopping it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import JsonOption, TownOption, new_app, print_json
+
+if TYPE_CHECKING:
+    from ..training.jobs import JobView
+
+JobArgument = Annotated[
+    str, typer.Argument(help="A job, the beginning of one, or a role; the one that runs, or the newest.")
+]
+FolderOption = Annotated[
+    Path | None, typer.Option("--checkpoints", help="The folder of the jobs (the town's .checkpoints).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Mount these commands."""
+    group = new_app("jobs", "Training jobs: list, follow, stop.")
+    group.callback(invoke_without_command=True, no_args_is_help=False)(default)
+    group.command("list")(list_jobs)
+    group.command("follow")(follow_job)
+    group.command("stop")(stop_job)
+    app.add_typer(group, name="jobs")
+
+
+def default(
+    context: typer.Context,
+    role: Annotated[str, typer.Option("--role", help="Only this role's.")] = "",
+    checkpoints: FolderOption = None,
+    town: TownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Training jobs: list (what it does alone), follow, stop."""
+    if context.invoked_subcommand is None:
+        list_jobs(role, checkpoints, town, as_json)
+
+
+def list_jobs(
+    role: Annotated[str, typer.Option("--role", help="Only this role's.")] = "",
+    checkpoints: FolderOption = None,
+    town: TownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The jobs of the town, the newest first."""
+    from ..training.jobs import views
+
+    found = views(_folder(checkpoints, town), role)
+    if as_json:
+        print_json([v.to_json() for v in found])
+        return
+    if not found:
+        print("no jobs yet; `gt model train ROLE` begins one")
+        return
+    from .tables import print_table
+
+    print_table(("job", "state", "step", "loss", "tokens/s", "left", "bead"), [_row(v) for v in found])
+
+
+def follow_job(
+    job: JobArgument = "",
+    checkpoints: FolderOption = None,
+    town: TownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a job's steps until it ends; to leave it (Ctrl-C) does not stop it."""
+    from ..errors import FinetuneError
+    from ..training.job import load_job
+    from ..training.jobs import follow, last_words, pick, view
+
+    chosen = pick(_folder(checkpoints, town), job)
+    shown = 0.0
+    for record in follow(chosen):
+        now = time.monotonic()
+        if as_json or (record.get("event") == "step" and now - shown < 1.0):
+            continue
+        shown = now
+        print(_line(record), flush=True)
+    end = view(load_job(chosen.folder))
+    if as_json:
+        print_json(end.to_json())
+    else:
+        print(_ending(end))
+    if end.state == "failed":
+        raise FinetuneError(f"job {end.id} failed: {end.reason or last_words(chosen)}")
+
+
+def stop_job(
+    job: JobArgument = "",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for it.")] = 300.0,
+    kill: Annotated[bool, typer.Option("--kill", help="Kill it if it has not ended by then.")] = False,
+    checkpoints: FolderOption = None,
+    town: TownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Save a job's state and end it; `gt model train ROLE --resume` goes on."""
+    from ..training.jobs import pick, stop
+
+    end = stop(pick(_folder(checkpoints, town), job, running=True), timeout, kill)
+    print_json(end.to_json()) if as_json else print(_ending(end))
+
+
+def _folder(checkpoints: Path | None, town: Path | None) -> Path:
+    from ..town.root import find_town
+
+    return checkpoints.absolute() if checkpoints is not None else find_town(town).checkpoints_dir
+
+
+def _row(v: JobView) -> tuple[str, ...]:
+    steps = f"{v.step}/{v.steps}" if v.steps else str(v.step or "")
+    state = f"{v.state} ({v.reason})" if v.reason and v.state in ("failed", "degraded") else v.state
+    speed = f"{v.tokens_per_second:,.0f}" if v.tokens_per_second and v.running else ""
+    loss = "" if v.loss is None else f"{v.loss:.3f}"
+    return (v.id, state, steps, loss, speed, _duration(v.seconds_left), v.bead or "")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _line(record: dict[str, Any]) -> str:
+    """One record of the metrics for a person."""
+    match record.get("event"):
+        case "step":
+            loss = record.get("loss")
+            words = "not finite" if loss is None else f"{loss:.3f}"
+            speed = record.get("tokens_per_second") or 0.0
+            return f"step {record['step']}/{record.get('steps', '?')}  loss {words}  {speed:,.0f} tokens/s"
+        case "eval":
+            return f"step {record['step']}  held-out loss {record.get('heldout_loss')}"
+        case "nan":
+            return f"step {record['step']}  skipped: not finite"
+        case "checkpoint":
+            return f"checkpoint {record.get('name')}"
+        case event:
+            return str(event)
+
+
+def _ending(v: JobView) -> str:
+    words = f"job {v.id}: {v.state}"
+    if v.reason:
+        words += f" ({v.reason})"
+    if v.state in ("ready", "interrupted", "failed"):
+        words += f"; go on with `gt model train {v.role} --resume`"
+    return words
+
+
+def say_detached(job: str, pid: int, folder: Path, begun: bool) -> None:
+    """Where a detached job is, on stderr."""
+    words = (
+        f"job {job} runs on its own (process {pid}); `gt model jobs follow {job}`, log {folder / 'log.txt'}"
+    )
+    print(words if begun else f"{words}; it has not begun its work yet", file=sys.stderr)
