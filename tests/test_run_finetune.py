@@ -16,7 +16,7 @@ from gt_plugins.town.root import Town
 
 def finetune(*args: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gt_plugins.run_finetune", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
 
 def with_corpus(town: Town) -> Town:

@@ -316,7 +316,7 @@ def test_term_and_kill_and_resume_give_the_curve_of_a_run_without_a_break(
     """Three processes of the real command: SIGTERM (exit 0), kill -9, and the end; and one straight run."""
     data = write_dataset(tmp_path / "data").folder
     recipe = tmp_path / "recipe.toml"
-    values = RECIPE.to_json() | {"epochs": 20.0, "checkpoint_steps": 3, "patience": 0, "rate": 1e-3}
+    values = RECIPE.to_json() | {"epochs": 8.0, "checkpoint_steps": 3, "patience": 0, "rate": 1e-3}
     recipe.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) + "\n")
     straight = Town(tmp_path / "straight")
     for place in ("mayor", "settings"):
