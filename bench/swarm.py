@@ -3,9 +3,8 @@
     python bench/swarm.py [--dataset DIR] [--base tiny] [--decisions 200] [--epochs 2] [--sync-steps 10]
 
 The peers are processes of ``node0-finetune``. The first two begin together; the third comes when a quarter
-of the plan is dealt; the second is killed (-9) when half is. Prints, as JSON, the loss on the held-out rows
-of the dataset of the base, of the one peer and of the swarm, their ratio, and how many tokens each learned
-from.
+of the plan is dealt; the second is killed (-9) when half is. Prints, as JSON, the loss of the base, of the
+one peer and of the swarm on rows of the dataset, learnt and held out, their ratio, and the steps and tokens.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ class Peer:
         command: list[str | Path] = [sys.executable, "-m", "gt_plugins.run_finetune", "--role", ROLE]
         command += ["--dataset", dataset, "--checkpoints", folder / "jobs", "--models", folder / "models"]
         command += ["--base", args.base, "--epochs", str(args.epochs), "--threads", "1", "--json", *swarm]
+        command += args.more.split()
         command += ["--patience", "0", "--no-keep-best"]
         self.out, self.err = folder / "out.json", folder / "err.txt"
         with self.out.open("w") as out, self.err.open("w") as err:
@@ -100,26 +100,20 @@ class Peer:
         return next(self.folder.glob("models/*/*/adapter"))
 
 
-def heldout_loss(base: str, dataset: Path, adapter: Path | None) -> float:
-    """Mean loss per supervised token on the dataset's held-out rows."""
+def loss_on(rows: list[Any], base: str, adapter: Path | None) -> float:
+    """Mean loss per supervised token of rows, for the base with an adapter or without one."""
     import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
 
-    from gt_plugins.corpus import dataset as datasets
-    from gt_plugins.rendering.render import Renderer
     from gt_plugins.training.adapter import load_base, token_loss
     from gt_plugins.training.base import base_path
     from gt_plugins.training.loader import collate
-    from gt_plugins.training.run import BUDGETS, budget_name, rows_of
 
-    renderer = Renderer.from_folder(base_path(base))
     model: Any = load_base(base_path(base), "cpu")
-    from peft import LoraConfig, PeftModel, get_peft_model
-
     if adapter is None:
         model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     else:
         model = PeftModel.from_pretrained(model, str(adapter))
-    rows = rows_of(datasets.read(dataset).heldout, renderer, BUDGETS[budget_name(base)], lambda _: None)
     total, count = 0.0, 0
     model.eval()
     with torch.no_grad():
@@ -127,6 +121,22 @@ def heldout_loss(base: str, dataset: Path, adapter: Path | None) -> float:
             loss, tokens = token_loss(model, *collate([row], pad=0))
             total, count = total + float(loss), count + tokens
     return total / count
+
+
+def rows_to_judge_by(base: str, dataset: Path, most: int = 60) -> dict[str, list[Any]]:
+    """Some rows of what was learnt, spread evenly, and the held-out ones."""
+    from gt_plugins.corpus import dataset as datasets
+    from gt_plugins.rendering.render import Renderer
+    from gt_plugins.training.base import base_path
+    from gt_plugins.training.run import BUDGETS, budget_name, rows_of
+
+    renderer, data = Renderer.from_folder(base_path(base)), datasets.read(dataset)
+    found = {}
+    for name, examples in (("train", data.train), ("held-out", data.heldout)):
+        if examples:
+            rows = rows_of(examples, renderer, BUDGETS[budget_name(base)], lambda _: None)
+            found[name] = rows[:: -(-len(rows) // most)]
+    return found
 
 
 def swarm(folder: Path, dataset: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -165,6 +175,7 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=200)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--sync-steps", type=int, default=10)
+    parser.add_argument("--more", default="", help="Further flags of node0-finetune, in one string.")
     parser.add_argument("--keep", type=Path, help="Leave the peers' folders here.")
     args = parser.parse_args()
     folder = args.keep or Path(tempfile.mkdtemp(prefix="swarm-"))
@@ -174,14 +185,15 @@ def main() -> None:
         alone = Peer(folder / "alone", dataset, args)
         one = alone.finish()
         told, adapter = swarm(folder, dataset, args)
+        judges = rows_to_judge_by(args.base, dataset)
+        models = {"base": None, "one peer": alone.adapter(), "swarm": adapter}
         losses = {
-            "base": heldout_loss(args.base, dataset, None),
-            "one peer": heldout_loss(args.base, dataset, alone.adapter()),
-            "swarm": heldout_loss(args.base, dataset, adapter),
+            kind: {who: loss_on(rows, args.base, which) for who, which in models.items()}
+            for kind, rows in judges.items()
         }
         report = {
-            "held-out loss": {k: round(v, 5) for k, v in losses.items()},
-            "swarm / one peer": round(losses["swarm"] / losses["one peer"], 4),
+            "loss": {kind: {w: round(v, 5) for w, v in by.items()} for kind, by in losses.items()},
+            "swarm / one peer": {k: round(by["swarm"] / by["one peer"], 4) for k, by in losses.items()},
             "one peer": {"steps": one["steps"], "tokens": one["tokens"]},
             "swarm": told,
         }

@@ -17,7 +17,7 @@ QUICK = ("--epochs", "4", "--batch-tokens", "700", "--rank", "2", "--rate", "0.0
 
 def write_run(folder: Path, **swarm: Any) -> Path:
     """A run that would ask an auth server that nobody has; local mode must not."""
-    knobs = {"sync_steps": 2, "min_peers": 2, "lifetime": 20, "averaging_timeout": 60} | swarm
+    knobs = {"sync_steps": 2, "min_peers": 2, "lifetime": 20, "averaging_timeout": 120} | swarm
     value = {"run_config": "test", "auth_server": "https://auth.invalid", "seeds": [], "swarm": knobs}
     path = folder / "run.json"
     path.write_text(json.dumps(value))

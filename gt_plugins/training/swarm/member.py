@@ -146,7 +146,9 @@ class SwarmMember(Listener):
         self._renewer = threading.Thread(target=self._renew, name="swarm-announcer", daemon=True)
         self._renewer.start()
         if at == 0:
-            self._wait(lambda there: len(there) + 1 >= self.settings.min_peers, "enough peers")
+            least = self.settings.min_peers
+            while not self._wait(lambda there: len(there) + 1 >= least, f"{least} peers"):
+                pass  # they must be there; that is what the key says
             self._average(0, state, done)
         else:
             self._go_on(at, step, done, counted, state)
@@ -373,14 +375,16 @@ class SwarmMember(Listener):
             self._say(f"{error}; going on alone")
         self._alone = True
 
-    def _wait(self, enough: Callable[[Mapping[str, Peer]], bool], what: str) -> None:
-        """Until the others are where they should be, the time is over, or the trainer was asked to stop."""
+    def _wait(self, enough: Callable[[Mapping[str, Peer]], bool], what: str) -> bool:
+        """Until the others are where they should be, or the trainer was asked to stop; False, and said, where
+        the time was over before."""
         deadline = time.monotonic() + self.settings.averaging_timeout
         while not self._trainer.stop_asked and not enough(self._look()):
             if time.monotonic() > deadline:
-                self._say(f"waited {self.settings.averaging_timeout:g} s for {what}; going on")
-                return
+                self._say(f"waited {self.settings.averaging_timeout:g} s for {what}")
+                return False
             time.sleep(POLL)
+        return True
 
     def _note(self, event: str, **fields: Any) -> None:
         with contextlib.suppress(OSError):
