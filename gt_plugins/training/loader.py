@@ -24,8 +24,9 @@ class Batch:
 def plan_batches(rows: Sequence[Row], batch_tokens: int, epochs: float, seed: int) -> list[Batch]:
     """Every step of a run, in order; the same for the same arguments, so a run resumes at any step.
 
-    Rows are shuffled, sorted by length within stretches of many rows (little padding, still mixed), cut
-    into batches of at most ``batch_tokens`` padded tokens, and the batches are shuffled."""
+    Rows are shuffled, those alike in length are brought together within stretches of many rows (little
+    padding where they are padded, still mixed), cut into batches of at most ``batch_tokens`` tokens, and the
+    batches are shuffled."""
     import random
 
     steps: list[Batch] = []
@@ -47,14 +48,14 @@ def plan_batches(rows: Sequence[Row], batch_tokens: int, epochs: float, seed: in
 def _cut(order: list[int], rows: Sequence[Row], batch_tokens: int) -> list[tuple[int, ...]]:
     batches: list[tuple[int, ...]] = []
     current: list[int] = []
-    longest = 0
+    tokens = 0
     for index in order:
-        longest_then = max(longest, len(rows[index].ids))
-        if current and longest_then * (len(current) + 1) > batch_tokens:
+        length = len(rows[index].ids)
+        if current and tokens + length > batch_tokens:
             batches.append(tuple(current))
-            current, longest_then = [], len(rows[index].ids)
+            current, tokens = [], 0
         current.append(index)
-        longest = longest_then
+        tokens += length
     return [*batches, tuple(current)] if current else batches
 
 

@@ -12,21 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..rendering.render import Row
 from . import checkpoints
-from .adapter import adapter_state, set_adapter_state, token_loss
+from .adapter import adapter_state, set_adapter_state
 from .callbacks import CallbackGroup
+from .engine.packing import pieces
 from .heldout import Best, in_batches, looks_at, sample
-from .loader import Batch, collate, plan_batches
+from .loader import Batch, plan_batches
+from .losses import RowLoss, supervised
 from .metrics import Meter
 from .numerics import NanHandler, finite_or_raise
 from .recipe import Recipe
 from .schedule import rate_share
-
-if TYPE_CHECKING:
-    import torch
 
 BEST = "best"
 """The folder, beside the checkpoints, of the adapter with the best held-out loss."""
@@ -85,8 +84,15 @@ class Trainer:
         self.listeners, self.pad, self.device, self.say = listeners, pad, device, say
         self.steps = plan_batches(rows, recipe.batch_tokens, recipe.epochs, recipe.seed)
         self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.loss = RowLoss(
+            model, device, pad, packing=recipe.packing, checkpointing=recipe.grad_checkpointing
+        )
         self.optimizer = torch.optim.AdamW(
-            self.weights, lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
+            self.weights,
+            lr=recipe.rate,
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.99),
+            fused=device in ("cuda", "cpu"),
         )
         self.nan = NanHandler(recipe.max_nan, folder)
         self.heldout = sample(heldout)
@@ -115,6 +121,7 @@ class Trainer:
     def _put_back(self, point: checkpoints.Checkpoint) -> None:
         """A checkpoint's adapter and optimizer; where the run stands is not touched."""
         set_adapter_state(self.model, point.adapter)
+        self.loss.changed()
         if point.optimizer is not None:
             checkpoints.restore_optimizer(self.optimizer, point.optimizer.tensors, point.optimizer.meta)
 
@@ -161,6 +168,7 @@ class Trainer:
         word = self.nan.check(loss, norm, step=number, batch=batch.rows)
         if word == "ok":
             self.optimizer.step()
+            self.loss.changed()
         else:
             self.listeners.on_nan(number, {"loss": loss, "grad_norm": norm, "scale": self.nan.scale})
         if word == "restore":
@@ -183,19 +191,14 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> tuple[float, int]:
         """Gradients of the mean loss per supervised token; (loss, tokens seen without padding)."""
-        ids, labels, mask = collate([self.rows[i] for i in batch.rows], self.pad)
-        seen = int(mask.sum())
-        loss, count = self._loss(ids, labels, mask)
-        mean = loss / max(1, count)
-        mean.backward()
-        return float(mean.detach()), seen
-
-    def _loss(self, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, int]:
-        import torch
-
-        on = self.device
-        with torch.autocast(on, torch.bfloat16, enabled=on == "cuda"):
-            return token_loss(self.model, ids.to(on), labels.to(on), mask.to(on))
+        rows = [self.rows[i] for i in batch.rows]
+        tokens, count = sum(len(row.ids) for row in rows), max(1, supervised(rows))
+        total = 0.0
+        for part in pieces(rows, -(-tokens // self.recipe.accumulation)):
+            loss, _ = self.loss(part)
+            (loss / count).backward()
+            total += float(loss.detach())
+        return total / count, tokens
 
     # -- the held-out rows --------------------------------------------------------------------------
 
@@ -217,7 +220,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad():
             for rows in in_batches(self.heldout, self.recipe.batch_tokens):
-                loss, tokens = self._loss(*collate(rows, self.pad))
+                loss, tokens = self.loss(rows)
                 total, count = total + float(loss), count + tokens
         self.model.train()
         return total / max(1, count)
@@ -232,6 +235,7 @@ class Trainer:
             self.say(f"the best adapter (step {best.step}) cannot be read; the last one is kept")
             return
         set_adapter_state(self.model, found.checkpoint.adapter)
+        self.loss.changed()
         self.say(f"kept the adapter of step {found.checkpoint.step}: held-out loss {best.loss:.4f}")
 
     # -- checkpoints --------------------------------------------------------------------------------

@@ -1,0 +1,184 @@
+"""Causal attention inside each row of a packed sequence: q, k and v are [tokens, heads, width].
+
+On a GPU the kernels for variable lengths (cuDNN's where it agrees with flash attention on this machine, as
+it is faster on Hopper); on a CPU flash attention row by row, so that nothing is spent on what a mask would
+hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """The rows of a packed sequence; ``bounds`` is int32 [rows + 1] on the device."""
+
+    bounds: Tensor
+    lengths: tuple[int, ...]
+    longest: int
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What the backward needs beside q, k and v."""
+
+    out: Tensor
+    normalizers: tuple[Tensor, ...]
+    extra: tuple[Any, ...] = ()
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
+    """softmax(q·kᵀ/√width)·v over the tokens up to one's own in one's row."""
+    if not q.is_cuda:
+        return _cpu(q, k, v, span)
+    if cudnn_agrees(q.shape[1], k.shape[1], q.shape[2]):
+        return _cudnn(q, k, v, span)
+    return _flash(q, k, v, span)
+
+
+def attend_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Attended, span: Span
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    if not q.is_cuda:
+        return _cpu_backward(dout, q, k, v, kept, span)
+    if len(kept.extra) == 2:
+        return _cudnn_backward(dout, q, k, v, kept, span)
+    return _flash_backward(dout, q, k, v, kept, span)
+
+
+# -- CPU --------------------------------------------------------------------------------------------
+
+
+def _rows(span: Span, *tensors: Tensor) -> Iterator[list[Tensor]]:
+    """Each row's part of tensors, as the kernels want it: [1, heads, tokens, width]."""
+    begin = 0
+    for length in span.lengths:
+        yield [t[begin : begin + length].transpose(0, 1)[None] for t in tensors]
+        begin += length
+
+
+def _spread(x: Tensor, heads: int) -> Tensor:
+    """Keys or values for as many heads as the queries have."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def _gather(dx: Tensor, heads: int) -> Tensor:
+    """The inverse of ``_spread`` for gradients."""
+    return dx if dx.shape[1] == heads else dx.view(dx.shape[0], heads, -1, dx.shape[2]).sum(2)
+
+
+def _cpu(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
+    import torch
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    heads = q.shape[1]
+    out = torch.empty_like(q)
+    normalizers = []
+    parts = _rows(span, q, _spread(k, heads), _spread(v, heads), out)
+    for one_q, one_k, one_v, one_out in parts:
+        made, normalizer = kernel(one_q, one_k, one_v, 0.0, True)
+        one_out.copy_(made)
+        normalizers.append(normalizer)
+    return Attended(out, tuple(normalizers))
+
+
+def _cpu_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Attended, span: Span
+) -> tuple[Tensor, Tensor, Tensor]:
+    import torch
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    heads = q.shape[1]
+    wide_k, wide_v = _spread(k, heads), _spread(v, heads)
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(wide_k), torch.empty_like(wide_v)
+    parts = _rows(span, dout, q, wide_k, wide_v, kept.out, dq, dk, dv)
+    for part, normalizer in zip(parts, kept.normalizers, strict=True):
+        for place, made in zip(part[5:], kernel(*part[:5], normalizer, 0.0, True), strict=True):
+            place.copy_(made)
+    return dq, _gather(dk, k.shape[1]), _gather(dv, k.shape[1])
+
+
+# -- GPU --------------------------------------------------------------------------------------------
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
+    import torch
+
+    bounds, most = span.bounds, span.longest
+    out, normalizer, state, unused, _ = torch.ops.aten._flash_attention_forward(
+        q, k, v, bounds, bounds, most, most, 0.0, True, False
+    )
+    return Attended(out, (normalizer, state, unused))
+
+
+def _flash_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Attended, span: Span
+) -> tuple[Tensor, Tensor, Tensor]:
+    import torch
+
+    bounds, most = span.bounds, span.longest
+    normalizer, state, unused = kept.normalizers
+    dq, dk, dv = torch.ops.aten._flash_attention_backward(
+        dout, q, k, v, kept.out, normalizer, bounds, bounds, most, most, 0.0, True, state, unused
+    )
+    return dq, dk, dv
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
+    import torch
+
+    bounds, most = span.bounds, span.longest
+    result = torch.ops.aten._cudnn_attention_forward(
+        q, k, v, None, bounds, bounds, most, most, True, 0.0, True, False
+    )
+    return Attended(result[0], (result[1],), (result[6], result[7]))
+
+
+def _cudnn_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Attended, span: Span
+) -> tuple[Tensor, Tensor, Tensor]:
+    import torch
+
+    bounds, most = span.bounds, span.longest
+    dq, dk, dv = torch.ops.aten._cudnn_attention_backward(
+        *(dout, q, k, v, kept.out, kept.normalizers[0], *kept.extra),
+        *(None, bounds, bounds, most, most, 0.0, True),
+    )
+    return dq, dk, dv
+
+
+@lru_cache(maxsize=8)
+def cudnn_agrees(heads: int, keys: int, width: int) -> bool:
+    """Whether cuDNN's attention runs here on rows of several lengths and gives what flash attention gives."""
+    import torch
+
+    if torch.cuda.get_device_capability()[0] < 9:
+        return False
+    lengths = (300, 129, 211)
+    bounds = torch.tensor([0, 300, 429, 640], dtype=torch.int32, device="cuda")
+    span = Span(bounds, lengths, 300)
+    draw = torch.Generator(device="cuda").manual_seed(1)
+    q, k, v, dout = (
+        torch.randn(640, n, width, dtype=torch.bfloat16, device="cuda", generator=draw)
+        for n in (heads, keys, keys, heads)
+    )
+    try:
+        ours = _cudnn(q, k, v, span)
+        theirs = _flash(q, k, v, span)
+        pairs = [(ours.out, theirs.out)]
+        pairs += zip(
+            _cudnn_backward(dout, q, k, v, ours, span),
+            _flash_backward(dout, q, k, v, theirs, span),
+            strict=True,
+        )
+        return all(float((a - b).norm() / b.norm()) < 0.02 for a, b in pairs)
+    except (RuntimeError, TypeError, IndexError):
+        return False

@@ -1,0 +1,224 @@
+"""Linear layers that read the same input, with their LoRA pairs, as one product.
+
+The matrix holds the layers' weights one below the other and under them the pairs' A: one product gives the
+outputs and, in its last columns, x·Aᵀ. What B makes of those is then added in place. In fp32 B·A is added to
+the weights instead, once a step: on a CPU thin products cost more than that, and nothing is lost to rounding.
+
+    y    = [x·Wᵀ | x·Aᵀ],  y[:, i] += s · (x·Aᵀ)ᵢ · Bᵢᵀ
+    dB   = s · dyᵢᵀ · (x·Aᵀ)ᵢ        dA = (s · dyᵢ · Bᵢ)ᵀ · x        dx = [dy | s · dy·B] · [W; A]
+
+The base's weights have no gradient. They are kept as views of the one matrix, so that nothing is held twice;
+those in nf4 stay as they are and are made whole for each product in a space that all layers share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+
+ALIGN = 8
+"""Columns of a product are a multiple of this: attention kernels want rows that begin at 16 bytes."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer's place: its outputs [start, end), and its LoRA pair with where that stands in the tail."""
+
+    start: int
+    end: int
+    tail: int
+    scale: float
+    a: Parameter | None
+    b: Parameter | None
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.a is None else self.a.shape[0]
+
+
+class Workspace:
+    """Room for one matrix at a time, shared by all projections in nf4."""
+
+    def __init__(self) -> None:
+        self._room: Tensor | None = None
+
+    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """A [rows, columns] matrix; what the last caller took is overwritten."""
+        import torch
+
+        if self._room is None or self._room.numel() < rows * columns:
+            self._room = torch.empty(rows * columns, dtype=like.dtype, device=like.device)
+        return self._room[: rows * columns].view(rows, columns)
+
+
+class Projection:
+    """The layers ``modules`` (peft's, or plain ones without a pair) over one input of ``width`` numbers."""
+
+    def __init__(self, modules: Sequence[Any], adapter: str, workspace: Workspace) -> None:
+        import torch
+
+        self.pairs: list[Pair] = []
+        start = tail = 0
+        for module in modules:
+            base = module.base_layer if hasattr(module, "base_layer") else module
+            a = b = None
+            scale = 0.0
+            if hasattr(module, "lora_A") and adapter in module.lora_A:
+                a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+                scale = float(module.scaling[adapter])
+            self.pairs.append(Pair(start, start + base.out_features, tail, scale, a, b))
+            start, tail = start + base.out_features, tail + (0 if a is None else a.shape[0])
+        self.outputs, self.width = start, int(_base(modules[0]).in_features)
+        self.tail = -(-(start + tail) // ALIGN) * ALIGN - start
+        self._modules, self._workspace = list(modules), workspace
+        weights = [_base(m).weight for m in modules]
+        self.packed = any(hasattr(w, "quant_state") for w in weights)
+        self.dtype = _compute_dtype(weights[0], modules[0])
+        self.merged = self.dtype == torch.float32 and not self.packed
+        self.bias = _biases(modules)
+        device = weights[0].device
+        self._a = torch.zeros(self.tail, self.width, dtype=self.dtype, device=device)
+        self._b = [None if p.b is None else p.b.detach().to(self.dtype).clone() for p in self.pairs]
+        self._matrix: Tensor | None = None
+        self._frozen: Tensor | None = None
+        if not self.packed:
+            self._adopt(weights)
+
+    def _adopt(self, weights: Sequence[Any]) -> None:
+        """One matrix for all; the modules' own weights become views of it."""
+        import torch
+
+        rows = self.outputs + self.tail
+        matrix = torch.zeros(rows, self.width, dtype=self.dtype, device=weights[0].device)
+        for pair, weight in zip(self.pairs, weights, strict=True):
+            matrix[pair.start : pair.end].copy_(weight.detach())
+        self._matrix, self._a = matrix, matrix[self.outputs :]
+        home = matrix
+        if self.merged:
+            home = self._frozen = matrix[: self.outputs].clone()
+        for pair, weight in zip(self.pairs, weights, strict=True):
+            weight.data = home[pair.start : pair.end]
+
+    def parameters(self) -> list[Parameter]:
+        """A and B of each pair, in the order of the gradients that ``backward`` gives."""
+        return [p for pair in self.pairs if pair.a is not None for p in (pair.a, pair.b) if p is not None]
+
+    def refresh(self) -> None:
+        """Take over the pairs' values: call once after they changed."""
+        import torch
+
+        with torch.no_grad():
+            for index, pair in enumerate(self.pairs):
+                if pair.a is None or pair.b is None:
+                    continue
+                self._a[pair.tail : pair.tail + pair.rank].copy_(pair.a)
+                if self.merged and self._frozen is not None and self._matrix is not None:
+                    rows = slice(pair.start, pair.end)
+                    torch.addmm(self._frozen[rows], pair.b, pair.a, alpha=pair.scale, out=self._matrix[rows])
+                cast = self._b[index]
+                if cast is not None:
+                    torch.mul(pair.b, pair.scale, out=cast) if cast.dtype == pair.b.dtype else cast.copy_(
+                        pair.b * pair.scale
+                    )
+
+    def matrix(self) -> Tensor:
+        """[outputs + tail, width]: the layers' weights, whole, and the pairs' A."""
+        if self._matrix is not None:
+            return self._matrix
+        from bitsandbytes.functional import dequantize_4bit
+
+        whole = self._workspace.take(self.outputs + self.tail, self.width, self._a)
+        for pair, module in zip(self.pairs, self._modules, strict=True):
+            weight = _base(module).weight
+            rows = whole[pair.start : pair.end]
+            if rows.is_cuda:
+                dequantize_4bit(weight.data, weight.quant_state, out=rows)
+            else:  # bitsandbytes writes into a given place on a GPU only
+                rows.copy_(dequantize_4bit(weight.data, weight.quant_state))
+        whole[self.outputs :].copy_(self._a)
+        return whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[tokens, outputs + tail]: the layers' outputs, then x·Aᵀ of each pair."""
+        import torch
+
+        y = torch.mm(x, self.matrix().t())
+        if self.bias is not None:
+            y[:, : self.outputs].add_(self.bias)
+        if not self.merged:
+            for pair, b in zip(self.pairs, self._b, strict=True):
+                if b is not None:
+                    y[:, pair.start : pair.end].addmm_(self._inner(y, pair), b.t())
+        return y
+
+    def _inner(self, y: Tensor, pair: Pair) -> Tensor:
+        begin = self.outputs + pair.tail
+        return y[:, begin : begin + pair.rank]
+
+    def backward(self, dy: Tensor, x: Tensor, need_dx: bool = True) -> tuple[Tensor | None, list[Tensor]]:
+        """Gradients of x and of each pair's A and B. ``dy`` is [tokens, outputs + tail]: gradients, then
+        x·Aᵀ as ``forward`` gave it; the tail is overwritten with the gradient of that."""
+        import torch
+
+        grads: list[Tensor] = []
+        inner = []
+        for pair, b in zip(self.pairs, self._b, strict=True):
+            if b is None or pair.a is None:
+                continue
+            out = dy[:, pair.start : pair.end]
+            grads += [x.new_empty(0), _product(out.t(), self._inner(dy, pair), pair.scale)]
+            inner.append((pair, torch.mm(out, b)))
+        for pair, gradient in inner:
+            self._inner(dy, pair).copy_(gradient)
+        used = sum(pair.rank for pair in self.pairs)
+        tail = dy[:, self.outputs : self.outputs + used]
+        da = _product(tail.t(), x, 1.0)
+        for number, (pair, _) in enumerate(inner):
+            grads[2 * number] = da[pair.tail : pair.tail + pair.rank]
+        if not need_dx:
+            return None, grads
+        if self.merged:
+            return torch.mm(dy[:, : self.outputs], self.matrix()[: self.outputs]), grads
+        dy[:, self.outputs + used :].zero_()
+        return torch.mm(dy, self.matrix()), grads
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """a·b in fp32: the pairs' own precision, whatever the operands'."""
+    import torch
+
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32).mul_(scale)
+    product = torch.mm(a, b).float()
+    return product if scale == 1.0 else product.mul_(scale)
+
+
+def _base(module: Any) -> Any:
+    return module.base_layer if hasattr(module, "base_layer") else module
+
+
+def _compute_dtype(weight: Any, module: Any) -> Any:
+    if hasattr(weight, "quant_state"):
+        return _base(module).compute_dtype
+    return weight.dtype
+
+
+def _biases(modules: Sequence[Any]) -> Tensor | None:
+    """The layers' biases one after the other, zeros where a layer has none; None where none has one."""
+    import torch
+
+    found = [_base(m).bias for m in modules]
+    if all(b is None for b in found):
+        return None
+    like = next(b for b in found if b is not None)
+    return torch.cat(
+        [
+            like.new_zeros(_base(m).out_features) if b is None else b.detach()
+            for m, b in zip(modules, found, strict=True)
+        ]
+    )
