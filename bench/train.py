@@ -327,6 +327,7 @@ def report(options: argparse.Namespace, runs: list[Measured], card: str) -> None
         )
     if len(runs) == 2:
         apart = max(abs(a - b) for a, b in zip(runs[0].losses, runs[1].losses, strict=False))
+        print("losses", *(f"{a:.4f}/{b:.4f}" for a, b in zip(runs[0].losses, runs[1].losses, strict=False)))
         print(f"ours is {runs[0].rate / runs[1].rate:.2f} times TRL; losses are at most {apart:.4f} apart")
 
 

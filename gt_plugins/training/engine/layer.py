@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .attention import Attended, Span, attend, attend_backward
 from .pointwise import (
     Heads,
+    add,
     add_rms_norm,
     rms_norm,
     rms_norm_backward,
@@ -88,7 +89,7 @@ def forward(layer: Layer, x: Tensor, stage: Stage) -> tuple[Tensor, Kept]:
     middle, normed, inner_o = _middle(layer, x, attended, stage)
     gate_up = layer.gate_up.forward(normed)
     down = layer.down.forward(swiglu(gate_up, layer.gate_up.outputs // 2))
-    out = middle + down[:, : layer.down.outputs]
+    out = add(middle, down[:, : layer.down.outputs])
     inner_down = down[:, layer.down.outputs :].clone()
     if stage.checkpointing:
         return out, Kept(x, attended, None, None, None, inner_o, inner_down)
@@ -145,9 +146,9 @@ def _mlp_backward(
     dact, of_down = layer.down.backward(_joined(dout, kept.inner_down), act)
     del act
     assert dact is not None
-    dgate_up = swiglu_backward(gate_up, dact, width)
-    del dact, gate_up
-    dnormed, of_gate_up = layer.gate_up.backward(dgate_up, normed)
+    swiglu_backward(gate_up, dact, width)
+    del dact
+    dnormed, of_gate_up = layer.gate_up.backward(gate_up, normed)
     assert dnormed is not None
     dmiddle = rms_norm_backward(dnormed, middle, layer.mlp_norm, layer.eps, dout)
     return dmiddle, [*of_gate_up, *of_down]
@@ -171,7 +172,7 @@ def _attention_backward(
     grads = attend_backward(dflat.view_as(kept.attended.out), q, k, v, kept.attended, stage.span)
     del q, k, v
     dqkv = split_heads_backward(
-        qkv, *grads, stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps
+        qkv, grads, stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps
     )
     dnormed, of_qkv = layer.qkv.backward(dqkv, normed, need_dx)
     if dnormed is None:

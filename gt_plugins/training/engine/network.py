@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...rendering.render import Row
 from ..recipe import LINEAR
-from .attention import Span
+from .attention import span_of
 from .head import loss_of
 from .layer import Layer, Stage, apply
 from .packing import Packed, pack
 from .pointwise import Heads, rms_norm
-from .projection import Projection, Workspace
+from .projection import Projection, Workspace, refresh
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,9 +69,7 @@ class Network:
     def loss(self, packed: Packed) -> Tensor:
         """Summed cross entropy over the supervised tokens, differentiable by the LoRA parameters."""
         if self._stale:
-            for layer in self.layers:
-                for projection in layer.projections:
-                    projection.refresh()
+            refresh([p for layer in self.layers for p in layer.projections])
             self._stale = False
         hidden = self._hidden(packed)
         return loss_of(hidden, self._head, packed.wanted)
@@ -80,7 +78,7 @@ class Network:
         """Normed states at the supervised positions, [supervised, width]."""
         x = self._body.embed_tokens(packed.ids).detach()
         cos, sin = self._body.rotary_emb(x[None], packed.positions[None])
-        span = Span(packed.bounds, packed.lengths, packed.longest)
+        span = span_of(packed.bounds, packed.lengths)
         stage = Stage(span, cos[0].contiguous(), sin[0].contiguous(), self.checkpointing)
         last = Stage(span, stage.cos, stage.sin, self.checkpointing, packed.at)
         for layer in self.layers[:-1]:

@@ -91,6 +91,12 @@ def add_rms_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[T
 
 
 @fused
+def add(x: Tensor, more: Tensor) -> Tensor:
+    """x + more, where more may be part of a wider matrix."""
+    return x + more
+
+
+@fused
 def rms_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, eps: float, residual: Tensor) -> Tensor:
     """Gradient of ``x`` through the norm, added to the gradient that comes past it."""
     return (residual + _norm_grad(dy, x, weight, eps)).to(x.dtype)
@@ -132,11 +138,26 @@ def split_heads(
 
 
 @fused
-def split_heads_backward(
-    y: Tensor,
+def _turned_back(
     dq: Tensor,
     dk: Tensor,
-    dv: Tensor,
+    y: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    heads: Heads,
+    norms: tuple[Tensor, Tensor] | None,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    dq, dk = _turn(dq, cos, -sin), _turn(dk, cos, -sin)
+    if norms:
+        q, k, _ = _cut(y, heads)
+        dq, dk = _norm_grad(dq, q, norms[0], eps), _norm_grad(dk, k, norms[1], eps)
+    return dq.to(y.dtype), dk.to(y.dtype)
+
+
+def split_heads_backward(
+    y: Tensor,
+    grads: tuple[Tensor, Tensor, Tensor],
     cos: Tensor,
     sin: Tensor,
     heads: Heads,
@@ -146,11 +167,8 @@ def split_heads_backward(
     """The gradient of the product ``y``, followed by ``y``'s own last columns."""
     import torch
 
-    dq, dk = _turn(dq, cos, -sin), _turn(dk, cos, -sin)
-    if norms:
-        q, k, _ = _cut(y, heads)
-        dq, dk = _norm_grad(dq, q, norms[0], eps), _norm_grad(dk, k, norms[1], eps)
-    parts = [d.reshape(y.shape[0], -1).to(y.dtype) for d in (dq, dk, dv)]
+    dq, dk = _turned_back(grads[0], grads[1], y, cos, sin, heads, norms, eps)
+    parts = [d.reshape(y.shape[0], -1) for d in (dq, dk, grads[2])]
     return torch.cat((*parts, y[:, heads.outputs :]), dim=1)
 
 
@@ -165,14 +183,15 @@ def swiglu(y: Tensor, width: int) -> Tensor:
     return silu(y[:, :width]) * y[:, width : 2 * width]
 
 
-@fused
-def swiglu_backward(y: Tensor, dact: Tensor, width: int) -> Tensor:
-    """The gradient of the product ``y``, followed by ``y``'s own last columns."""
-    import torch
+def swiglu_backward(y: Tensor, dact: Tensor, width: int) -> None:
+    """Put the gradients of gate and up in the place of their values in ``y``."""
+    if y.is_cuda:
+        from .kernels import swiglu_backward as kernel
 
-    gate, up = y[:, :width].float(), y[:, width : 2 * width].float()
-    share = gate.sigmoid()
-    d = dact.float()
-    dgate = d * up * share * (1.0 + gate * (1.0 - share))
-    dup = d * gate * share
-    return torch.cat((dgate.to(y.dtype), dup.to(y.dtype), y[:, 2 * width :]), dim=1)
+        kernel(y, dact, width)
+        return
+    gate, up = y[:, :width], y[:, width : 2 * width]
+    share = gate.float().sigmoid()
+    dgate = dact * up * share * (1.0 + gate * (1.0 - share))
+    up.copy_(dact * gate * share)
+    gate.copy_(dgate)

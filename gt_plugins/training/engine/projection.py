@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-ALIGN = 8
-"""Columns of a product are a multiple of this: attention kernels want rows that begin at 16 bytes."""
+ALIGN = 16
+"""Columns of a product are a multiple of this: kernels read 16 bytes at once."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Projection:
         self.packed = any(hasattr(w, "quant_state") for w in weights)
         self.dtype = _compute_dtype(weights[0], modules[0])
         self.merged = self.dtype == torch.float32 and not self.packed
-        self.bias = _biases(modules)
+        self.bias = _biases(modules, self.tail)
         device = weights[0].device
         self._a = torch.zeros(self.tail, self.width, dtype=self.dtype, device=device)
         self._b = [None if p.b is None else p.b.detach().to(self.dtype).clone() for p in self.pairs]
@@ -108,23 +108,24 @@ class Projection:
         """A and B of each pair, in the order of the gradients that ``backward`` gives."""
         return [p for pair in self.pairs if pair.a is not None for p in (pair.a, pair.b) if p is not None]
 
-    def refresh(self) -> None:
-        """Take over the pairs' values: call once after they changed."""
+    def places(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Where the pairs' A and scaled B are kept, in the order of ``trained``."""
+        held = [(p, b) for p, b in zip(self.pairs, self._b, strict=True) if b is not None]
+        return [self._a[p.tail : p.tail + p.rank] for p, _ in held], [b for _, b in held]
+
+    def trained(self) -> list[Pair]:
+        """The pairs that there are."""
+        return [pair for pair in self.pairs if pair.a is not None]
+
+    def merge(self) -> None:
+        """Add B·A to the weights, where that is how the product is made."""
         import torch
 
-        with torch.no_grad():
-            for index, pair in enumerate(self.pairs):
-                if pair.a is None or pair.b is None:
-                    continue
-                self._a[pair.tail : pair.tail + pair.rank].copy_(pair.a)
-                if self.merged and self._frozen is not None and self._matrix is not None:
-                    rows = slice(pair.start, pair.end)
-                    torch.addmm(self._frozen[rows], pair.b, pair.a, alpha=pair.scale, out=self._matrix[rows])
-                cast = self._b[index]
-                if cast is not None:
-                    torch.mul(pair.b, pair.scale, out=cast) if cast.dtype == pair.b.dtype else cast.copy_(
-                        pair.b * pair.scale
-                    )
+        if self._frozen is None or self._matrix is None:
+            return
+        for pair in self.trained():
+            rows = slice(pair.start, pair.end)
+            torch.addmm(self._frozen[rows], pair.b, pair.a, alpha=pair.scale, out=self._matrix[rows])  # type: ignore[call-overload]
 
     def matrix(self) -> Tensor:
         """[outputs + tail, width]: the layers' weights, whole, and the pairs' A."""
@@ -147,9 +148,8 @@ class Projection:
         """[tokens, outputs + tail]: the layers' outputs, then x·Aᵀ of each pair."""
         import torch
 
-        y = torch.mm(x, self.matrix().t())
-        if self.bias is not None:
-            y[:, : self.outputs].add_(self.bias)
+        whole = self.matrix().t()
+        y = torch.mm(x, whole) if self.bias is None else torch.addmm(self.bias, x, whole)
         if not self.merged:
             for pair, b in zip(self.pairs, self._b, strict=True):
                 if b is not None:
@@ -208,17 +208,32 @@ def _compute_dtype(weight: Any, module: Any) -> Any:
     return weight.dtype
 
 
-def _biases(modules: Sequence[Any]) -> Tensor | None:
-    """The layers' biases one after the other, zeros where a layer has none; None where none has one."""
+def _biases(modules: Sequence[Any], tail: int) -> Tensor | None:
+    """The layers' biases one after the other, zeros where a layer has none and for the tail; or None."""
     import torch
 
     found = [_base(m).bias for m in modules]
     if all(b is None for b in found):
         return None
-    like = next(b for b in found if b is not None)
-    return torch.cat(
-        [
-            like.new_zeros(_base(m).out_features) if b is None else b.detach()
-            for m, b in zip(modules, found, strict=True)
-        ]
-    )
+    like = next(b for b in found if b is not None).detach()
+    parts = [
+        like.new_zeros(_base(m).out_features) if b is None else b.detach()
+        for m, b in zip(modules, found, strict=True)
+    ]
+    return torch.cat([*parts, like.new_zeros(tail)])
+
+
+def refresh(projections: Sequence[Projection]) -> None:
+    """Take over the values of all pairs: call once after they changed."""
+    import torch
+
+    with torch.no_grad():
+        pairs = [pair for projection in projections for pair in projection.trained()]
+        if not pairs:
+            return
+        kept = [projection.places() for projection in projections]
+        torch._foreach_copy_([t for a, _ in kept for t in a], [p.a for p in pairs])
+        scaled = torch._foreach_mul([p.b for p in pairs], [p.scale for p in pairs])
+        torch._foreach_copy_([t for _, b in kept for t in b], scaled)
+        for projection in projections:
+            projection.merge()
