@@ -34,34 +34,16 @@ class Group:
         """This process's part of a step's rows. They are alike in length, so parts are about equal."""
         return items[self.rank :: self.size]
 
-    def sum_up(self, weights: Sequence[torch.nn.Parameter], loss: float) -> float:
-        """Make each gradient and the loss the sum over all processes; returns the loss."""
+    def sum_up(self, weights: Sequence[torch.nn.Parameter], figures: torch.Tensor) -> None:
+        """Make each gradient and ``figures`` the sum over all processes, in place."""
         if self.size == 1:
-            return loss
-        import torch
+            return
         import torch.distributed as dist
 
-        parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        head = torch.tensor([loss], dtype=torch.float32, device=parts[0].device)
-        flat = torch.cat([head, *(p.reshape(-1).float() for p in parts)])
-        dist.all_reduce(flat)
-        begin = 1
-        for weight, part in zip(weights, parts, strict=True):
-            weight.grad = flat[begin : begin + part.numel()].view_as(weight).to(weight.dtype)
-            begin += part.numel()
-        return float(flat[0])
-
-    def agree(self, wish: bool) -> bool:
-        """Whether any process wishes it: all must stop at the same step."""
-        if self.size == 1:
-            return wish
-        import torch
-        import torch.distributed as dist
-
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        flag = torch.tensor([int(wish)], device=device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        for weight in weights:
+            if weight.grad is not None:
+                dist.all_reduce(weight.grad)
+        dist.all_reduce(figures)
 
 
 def join() -> Group:

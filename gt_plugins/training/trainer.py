@@ -19,14 +19,17 @@ from . import checkpoints
 from .adapter import adapter_state, set_adapter_state
 from .callbacks import CallbackGroup
 from .engine.packing import pieces
+from .flat import FlatWeights
 from .heldout import Best, in_batches, looks_at, sample
 from .loader import Batch, plan_batches
 from .losses import RowLoss, supervised
 from .metrics import Meter
 from .numerics import NanHandler, finite_or_raise
+from .parallel import Group
 from .recipe import Recipe
 from .schedule import rate_share
 
+ALONE = Group()
 BEST = "best"
 """The folder, beside the checkpoints, of the adapter with the best held-out loss."""
 
@@ -77,18 +80,20 @@ class Trainer:
         device: str,
         say: Callable[[str], None],
         heldout: Sequence[Row] = (),
+        group: Group = ALONE,
     ) -> None:
         import torch
 
         self.model, self.rows, self.recipe, self.folder = model, rows, recipe, folder
         self.listeners, self.pad, self.device, self.say = listeners, pad, device, say
         self.steps = plan_batches(rows, recipe.batch_tokens, recipe.epochs, recipe.seed)
-        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.group = group
+        self.weights = FlatWeights([p for p in model.parameters() if p.requires_grad])
         self.loss = RowLoss(
             model, device, pad, packing=recipe.packing, checkpointing=recipe.grad_checkpointing
         )
         self.optimizer = torch.optim.AdamW(
-            self.weights,
+            self.weights.vectors,
             lr=recipe.rate,
             weight_decay=recipe.weight_decay,
             betas=(0.9, 0.99),
@@ -154,16 +159,14 @@ class Trainer:
         return 0 < self.recipe.patience <= self.state.best.worse
 
     def _step(self, batch: Batch) -> None:
-        import torch
 
         began = time.perf_counter()
-        loss, tokens = self._backward(batch)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.grad_clip))
+        loss, norm, tokens = self._gradients(batch)
         r = self.recipe
         share = rate_share(self.state.step, len(self.steps), r.warmup, r.schedule, r.decay, r.floor)
         share *= self.nan.scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate * share
+        for options in self.optimizer.param_groups:
+            options["lr"] = self.recipe.rate * share
         number = self.state.step + 1
         word = self.nan.check(loss, norm, step=number, batch=batch.rows)
         if word == "ok":
@@ -173,7 +176,7 @@ class Trainer:
             self.listeners.on_nan(number, {"loss": loss, "grad_norm": norm, "scale": self.nan.scale})
         if word == "restore":
             self._go_back()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.weights.zero()
         took = time.perf_counter() - began
         s = self.state
         s.step, s.tokens, s.seconds = number, s.tokens + tokens, s.seconds + took
@@ -189,16 +192,26 @@ class Trainer:
         }
         self.listeners.on_step(number, metrics)
 
-    def _backward(self, batch: Batch) -> tuple[float, int]:
-        """Gradients of the mean loss per supervised token; (loss, tokens seen without padding)."""
+    def _gradients(self, batch: Batch) -> tuple[float, float, int]:
+        """Clipped gradients of the mean loss per supervised token; (loss, gradient norm, tokens).
+
+        Numbers are read from the device once, at the end: until then it is not waited for."""
+        import torch
+
         rows = [self.rows[i] for i in batch.rows]
         tokens, count = sum(len(row.ids) for row in rows), max(1, supervised(rows))
-        total = 0.0
-        for part in pieces(rows, -(-tokens // self.recipe.accumulation)):
+        figures = torch.zeros(2, dtype=torch.float32, device=self.device)
+        mine = self.group.share(rows)
+        for part in pieces(mine, -(-sum(len(row.ids) for row in mine) // self.recipe.accumulation)):
             loss, _ = self.loss(part)
             (loss / count).backward()
-            total += float(loss.detach())
-        return total / count, tokens
+            figures[0] += loss.detach()
+        figures[1] = float(self.stop_asked)
+        self.group.sum_up(self.weights.vectors, figures)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.vectors, self.recipe.grad_clip)
+        total, stop, length = torch.cat((figures, norm.float().reshape(1))).tolist()
+        self.stop_asked = self.stop_asked or stop > 0
+        return total / count, length, tokens
 
     # -- the held-out rows --------------------------------------------------------------------------
 
@@ -207,7 +220,7 @@ class Trainer:
         with self.listeners.during("evaluating"):
             s, loss = self.state, self.heldout_loss()
             s.best = s.best.after(s.step, loss)
-            if s.best.step == s.step and self.recipe.keep_best:
+            if s.best.step == s.step and self.recipe.keep_best and self.group.first:
                 checkpoints.save(self.folder / BEST, s.step, adapter_state(self.model), {"loss": loss})
                 checkpoints.keep_last(self.folder / BEST, 1)
             self.listeners.on_eval(s.step, {"heldout_loss": loss, "best": s.best.loss})
@@ -247,8 +260,12 @@ class Trainer:
             self._put_back(found.checkpoint)
             self.say(f"back to the state of step {found.checkpoint.step}, at {self.nan.scale:g} of the rate")
 
-    def checkpoint(self) -> Path:
-        """Write everything that the run needs to go on. Raises NonRetriableError for an adapter with NaN."""
+    def checkpoint(self) -> None:
+        """Write everything that the run needs to go on; of several processes the first does.
+
+        Raises NonRetriableError for an adapter with NaN."""
+        if not self.group.first:
+            return
         s = self.state
         with self.listeners.during("checkpointing"):
             adapter = adapter_state(self.model)
@@ -264,4 +281,3 @@ class Trainer:
             )
             checkpoints.keep_last(self.folder, self.recipe.keep)
             self.listeners.on_checkpoint(path)
-        return path

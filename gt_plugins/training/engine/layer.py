@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 
+STRETCH = 4096
+"""Tokens that go through the MLP at once when checkpointing."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """The weights of one decoder layer; ``head_norms`` are Qwen3's norms of queries and keys."""
@@ -87,23 +91,61 @@ def forward(layer: Layer, x: Tensor, stage: Stage) -> tuple[Tensor, Kept]:
     q, k, v = _heads(layer, qkv, stage)
     attended = attend(q, k, v, stage.span)
     middle, normed, inner_o = _middle(layer, x, attended, stage)
-    gate_up = layer.gate_up.forward(normed)
-    down = layer.down.forward(swiglu(gate_up, layer.gate_up.outputs // 2))
-    out = add(middle, down[:, : layer.down.outputs])
-    inner_down = down[:, layer.down.outputs :].clone()
-    if stage.checkpointing:
-        return out, Kept(x, attended, None, None, None, inner_o, inner_down)
-    return out, Kept(x, attended, qkv, middle, gate_up, inner_o, inner_down)
+    if not stage.checkpointing:
+        out, gate_up, inner_down = _mlp(layer, middle, normed)
+        return out, Kept(x, attended, qkv, middle, gate_up, inner_o, inner_down)
+    import torch
+
+    out, inner = torch.empty_like(middle), []
+    for part in _parts(layer, middle):
+        out[part], _, inner_down = _mlp(layer, middle[part], normed[part])
+        inner.append(inner_down)
+    return out, Kept(x, attended, None, None, None, inner_o, torch.cat(inner))
+
+
+def _mlp(layer: Layer, middle: Tensor, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The stream after the MLP, the gate,up product, and the down projection's x·Aᵀ."""
+    lift = layer.gate_up.lift()
+    gate_up = layer.gate_up.forward(normed, bare=lift is not None)
+    down = layer.down.forward(swiglu(gate_up, layer.gate_up.outputs // 2, lift))
+    return add(middle, down[:, : layer.down.outputs]), gate_up, down[:, layer.down.outputs :].clone()
+
+
+def _parts(layer: Layer, x: Tensor) -> list[slice]:
+    """Stretches of tokens to go through the MLP one after the other when memory matters; longer ones in nf4,
+    where each costs making the weights whole again."""
+    most = 2 * STRETCH if layer.gate_up.packed else STRETCH
+    return [slice(begin, begin + most) for begin in range(0, x.shape[0], most)]
 
 
 def backward(
     layer: Layer, kept: Kept, dout: Tensor, stage: Stage, need_dx: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """(gradient of x, gradients of ``layer.parameters()``); consumes what was kept."""
-    middle, normed = _made_again(layer, kept, stage)
-    dmiddle, of_mlp = _mlp_backward(layer, kept, dout, middle, normed)
+    if kept.middle is not None and kept.gate_up is not None:
+        normed = rms_norm(kept.middle, layer.mlp_norm, layer.eps)
+        gate_up, kept.gate_up = kept.gate_up, None
+        dmiddle, of_mlp = _mlp_backward(layer, gate_up, kept.inner_down, dout, kept.middle, normed)
+    else:
+        dmiddle, of_mlp = _mlp_again(layer, kept, dout, stage)
     dx, of_attention = _attention_backward(layer, kept, dmiddle, stage, need_dx)
     return dx, [*of_attention, *of_mlp]
+
+
+def _mlp_again(layer: Layer, kept: Kept, dout: Tensor, stage: Stage) -> tuple[Tensor, list[Tensor]]:
+    """The MLP's backward where nothing of it was kept, stretch by stretch."""
+    import torch
+
+    middle, normed, _ = _middle(layer, kept.x, kept.attended, stage)
+    dmiddle = torch.empty_like(middle)
+    total: list[Tensor] = []
+    for part in _parts(layer, middle):
+        gate_up = layer.gate_up.forward(normed[part], bare=layer.gate_up.lift() is not None)
+        dmiddle[part], grads = _mlp_backward(
+            layer, gate_up, kept.inner_down[part], dout[part], middle[part], normed[part]
+        )
+        total = [a.add_(b) for a, b in zip(total, grads, strict=True)] if total else grads
+    return dmiddle, total
 
 
 def _heads(layer: Layer, qkv: Tensor, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,15 +162,6 @@ def _middle(layer: Layer, x: Tensor, attended: Attended, stage: Stage) -> tuple[
     return middle, normed, y[:, layer.o.outputs :].clone()
 
 
-def _made_again(layer: Layer, kept: Kept, stage: Stage) -> tuple[Tensor, Tensor]:
-    """The stream after the attention and its norm; the products too where they were not kept."""
-    if kept.middle is None:
-        kept.middle, normed, _ = _middle(layer, kept.x, kept.attended, stage)
-        kept.gate_up = layer.gate_up.forward(normed)
-        return kept.middle, normed
-    return kept.middle, rms_norm(kept.middle, layer.mlp_norm, layer.eps)
-
-
 def _joined(gradient: Tensor, inner: Tensor) -> Tensor:
     """A gradient and the x·Aᵀ that belongs to it, as ``Projection.backward`` takes them."""
     import torch
@@ -137,19 +170,18 @@ def _joined(gradient: Tensor, inner: Tensor) -> Tensor:
 
 
 def _mlp_backward(
-    layer: Layer, kept: Kept, dout: Tensor, middle: Tensor, normed: Tensor
+    layer: Layer, gate_up: Tensor, inner_down: Tensor, dout: Tensor, middle: Tensor, normed: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    gate_up, kept.gate_up = kept.gate_up, None
-    assert gate_up is not None
-    width = layer.gate_up.outputs // 2
-    act = swiglu(gate_up, width)
-    dact, of_down = layer.down.backward(_joined(dout, kept.inner_down), act)
-    del act
-    assert dact is not None
-    swiglu_backward(gate_up, dact, width)
-    del dact
-    dnormed, of_gate_up = layer.gate_up.backward(gate_up, normed)
+    """(gradient of the stream before the MLP, gradients of its pairs); overwrites ``gate_up``."""
+    dy = _joined(dout, inner_down)
+    act, of_b = layer.down.backward(dy)
+    assert act is not None
+    swiglu_backward(gate_up, act, layer.gate_up.outputs // 2, layer.gate_up.lift())
+    of_down = layer.down.gradients(dy, act, of_b)
+    del act, dy
+    dnormed, of_b = layer.gate_up.backward(gate_up)
     assert dnormed is not None
+    of_gate_up = layer.gate_up.gradients(gate_up, normed, of_b)
     dmiddle = rms_norm_backward(dnormed, middle, layer.mlp_norm, layer.eps, dout)
     return dmiddle, [*of_gate_up, *of_down]
 
@@ -160,8 +192,11 @@ def _attention_backward(
     tokens = kept.x.shape[0]
     flat = kept.attended.out.reshape(tokens, -1)
     chosen = stage.chosen
-    dflat, of_o = layer.o.backward(_joined(dmiddle, kept.inner_o), flat if chosen is None else flat[chosen])
+    dy = _joined(dmiddle, kept.inner_o)
+    dflat, of_b = layer.o.backward(dy)
     assert dflat is not None
+    of_o = layer.o.gradients(dy, flat if chosen is None else flat[chosen], of_b)
+    del dy
     if chosen is not None:
         dflat = _placed(dflat, chosen, tokens)
         dmiddle = _placed(dmiddle, chosen, tokens)
@@ -174,7 +209,8 @@ def _attention_backward(
     dqkv = split_heads_backward(
         qkv, grads, stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps
     )
-    dnormed, of_qkv = layer.qkv.backward(dqkv, normed, need_dx)
+    dnormed, of_b = layer.qkv.backward(dqkv, need_dx)
+    of_qkv = layer.qkv.gradients(dqkv, normed, of_b)
     if dnormed is None:
         return None, [*of_qkv, *of_o]
     return rms_norm_backward(dnormed, kept.x, layer.norm, layer.eps, dmiddle), [*of_qkv, *of_o]

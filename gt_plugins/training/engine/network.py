@@ -60,17 +60,20 @@ class Network:
         self._head = base.lm_head.weight
         workspace = Workspace()
         self.layers = [_layer(layer, base.config, adapter, workspace) for layer in base.model.layers]
-        self._stale = True
+        self._trained = [p for layer in self.layers for p in layer.parameters()]
+        self._seen = -1
 
     def refresh(self) -> None:
-        """Take over the LoRA parameters at the next loss: they were changed."""
-        self._stale = True
+        """Take over the LoRA parameters at the next loss: they were changed through a vector of them all.
+        A change through the parameters themselves is seen without this."""
+        self._seen = -1
 
     def loss(self, packed: Packed) -> Tensor:
         """Summed cross entropy over the supervised tokens, differentiable by the LoRA parameters."""
-        if self._stale:
+        versions = sum(p._version for p in self._trained)
+        if versions != self._seen:
             refresh([p for layer in self.layers for p in layer.projections])
-            self._stale = False
+            self._seen = versions
         hidden = self._hidden(packed)
         return loss_of(hidden, self._head, packed.wanted)
 

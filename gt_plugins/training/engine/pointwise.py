@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .projection import Lift
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -176,22 +178,36 @@ def split_heads_backward(
 
 
 @fused
-def swiglu(y: Tensor, width: int) -> Tensor:
-    """silu(gate) · up, of ``y``'s first two stretches of ``width`` columns."""
+def _swiglu(y: Tensor, width: int) -> Tensor:
     from torch.nn.functional import silu
 
     return silu(y[:, :width]) * y[:, width : 2 * width]
 
 
-def swiglu_backward(y: Tensor, dact: Tensor, width: int) -> None:
-    """Put the gradients of gate and up in the place of their values in ``y``."""
-    if y.is_cuda:
-        from .kernels import swiglu_backward as kernel
+def swiglu(y: Tensor, width: int, lift: Lift | None) -> Tensor:
+    """silu(gate) · up, of ``y``'s first two stretches of ``width`` columns; with what LoRA adds to them
+    where that is still to be added."""
+    if lift is None:
+        return _swiglu(y, width)
+    from . import kernels
 
-        kernel(y, dact, width)
+    return kernels.swiglu(y, width, lift)
+
+
+def swiglu_backward(y: Tensor, dact: Tensor, width: int, lift: Lift | None) -> None:
+    """Put the gradients of gate and up in the place of their values in ``y``, and silu(gate) · up itself in
+    the place of its gradient in ``dact``."""
+    if y.is_cuda:
+        from . import kernels
+
+        kernels.swiglu_backward(y, dact, width, lift)
         return
+    from torch.nn.functional import silu
+
     gate, up = y[:, :width], y[:, width : 2 * width]
-    share = gate.float().sigmoid()
+    share, on = gate.sigmoid(), silu(gate)
     dgate = dact * up * share * (1.0 + gate * (1.0 - share))
-    up.copy_(dact * gate * share)
+    act = on * up
+    up.copy_(dact * on)
     gate.copy_(dgate)
+    dact.copy_(act)

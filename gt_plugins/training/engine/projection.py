@@ -27,18 +27,33 @@ ALIGN = 16
 
 @dataclass(frozen=True)
 class Pair:
-    """One layer's place: its outputs [start, end), and its LoRA pair with where that stands in the tail."""
+    """A layer's LoRA pair: the layer's outputs [start, end), and where the pair's A stands in the tail."""
 
     start: int
     end: int
     tail: int
     scale: float
-    a: Parameter | None
-    b: Parameter | None
+    a: Parameter
+    b: Parameter
 
     @property
     def rank(self) -> int:
-        return 0 if self.a is None else self.a.shape[0]
+        return int(self.a.shape[0])
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Of two layers that share an input: in which columns of the product their pairs' x·Aᵀ begin, and the
+    scaled B of each, [outputs, rank]."""
+
+    first_at: int
+    second_at: int
+    first: Tensor
+    second: Tensor
+
+
+LARGEST_LIFT = 64
+"""Rank from which on adding in passing costs more than a product of its own."""
 
 
 class Workspace:
@@ -63,17 +78,18 @@ class Projection:
         import torch
 
         self.pairs: list[Pair] = []
+        self._rows: list[slice] = []
         start = tail = 0
         for module in modules:
-            base = module.base_layer if hasattr(module, "base_layer") else module
-            a = b = None
-            scale = 0.0
+            end = start + int(_base(module).out_features)
+            self._rows.append(slice(start, end))
             if hasattr(module, "lora_A") and adapter in module.lora_A:
                 a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-                scale = float(module.scaling[adapter])
-            self.pairs.append(Pair(start, start + base.out_features, tail, scale, a, b))
-            start, tail = start + base.out_features, tail + (0 if a is None else a.shape[0])
+                self.pairs.append(Pair(start, end, tail, float(module.scaling[adapter]), a, b))
+                tail += a.shape[0]
+            start = end
         self.outputs, self.width = start, int(_base(modules[0]).in_features)
+        self.used = tail
         self.tail = -(-(start + tail) // ALIGN) * ALIGN - start
         self._modules, self._workspace = list(modules), workspace
         weights = [_base(m).weight for m in modules]
@@ -81,9 +97,8 @@ class Projection:
         self.dtype = _compute_dtype(weights[0], modules[0])
         self.merged = self.dtype == torch.float32 and not self.packed
         self.bias = _biases(modules, self.tail)
-        device = weights[0].device
-        self._a = torch.zeros(self.tail, self.width, dtype=self.dtype, device=device)
-        self._b = [None if p.b is None else p.b.detach().to(self.dtype).clone() for p in self.pairs]
+        self._a = torch.zeros(self.tail, self.width, dtype=self.dtype, device=weights[0].device)
+        self._b = [p.b.detach().to(self.dtype).clone() for p in self.pairs]
         self._matrix: Tensor | None = None
         self._frozen: Tensor | None = None
         if not self.packed:
@@ -95,27 +110,22 @@ class Projection:
 
         rows = self.outputs + self.tail
         matrix = torch.zeros(rows, self.width, dtype=self.dtype, device=weights[0].device)
-        for pair, weight in zip(self.pairs, weights, strict=True):
-            matrix[pair.start : pair.end].copy_(weight.detach())
+        for place, weight in zip(self._rows, weights, strict=True):
+            matrix[place].copy_(weight.detach())
         self._matrix, self._a = matrix, matrix[self.outputs :]
         home = matrix
         if self.merged:
             home = self._frozen = matrix[: self.outputs].clone()
-        for pair, weight in zip(self.pairs, weights, strict=True):
-            weight.data = home[pair.start : pair.end]
+        for place, weight in zip(self._rows, weights, strict=True):
+            weight.data = home[place]
 
     def parameters(self) -> list[Parameter]:
         """A and B of each pair, in the order of the gradients that ``backward`` gives."""
-        return [p for pair in self.pairs if pair.a is not None for p in (pair.a, pair.b) if p is not None]
+        return [p for pair in self.pairs for p in (pair.a, pair.b)]
 
-    def places(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Where the pairs' A and scaled B are kept, in the order of ``trained``."""
-        held = [(p, b) for p, b in zip(self.pairs, self._b, strict=True) if b is not None]
-        return [self._a[p.tail : p.tail + p.rank] for p, _ in held], [b for _, b in held]
-
-    def trained(self) -> list[Pair]:
-        """The pairs that there are."""
-        return [pair for pair in self.pairs if pair.a is not None]
+    def kept(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Where each pair's A and scaled B are kept in the products' own type."""
+        return [self._a[p.tail : p.tail + p.rank] for p in self.pairs], self._b
 
     def merge(self) -> None:
         """Add B·A to the weights, where that is how the product is made."""
@@ -123,9 +133,9 @@ class Projection:
 
         if self._frozen is None or self._matrix is None:
             return
-        for pair in self.trained():
+        for pair in self.pairs:
             rows = slice(pair.start, pair.end)
-            torch.addmm(self._frozen[rows], pair.b, pair.a, alpha=pair.scale, out=self._matrix[rows])  # type: ignore[call-overload]
+            torch.addmm(self._frozen[rows], pair.b, pair.a, alpha=pair.scale, out=self._matrix[rows])
 
     def matrix(self) -> Tensor:
         """[outputs + tail, width]: the layers' weights, whole, and the pairs' A."""
@@ -134,9 +144,8 @@ class Projection:
         from bitsandbytes.functional import dequantize_4bit
 
         whole = self._workspace.take(self.outputs + self.tail, self.width, self._a)
-        for pair, module in zip(self.pairs, self._modules, strict=True):
-            weight = _base(module).weight
-            rows = whole[pair.start : pair.end]
+        for place, module in zip(self._rows, self._modules, strict=True):
+            weight, rows = _base(module).weight, whole[place]
             if rows.is_cuda:
                 dequantize_4bit(weight.data, weight.quant_state, out=rows)
             else:  # bitsandbytes writes into a given place on a GPU only
@@ -144,48 +153,57 @@ class Projection:
         whole[self.outputs :].copy_(self._a)
         return whole
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[tokens, outputs + tail]: the layers' outputs, then x·Aᵀ of each pair."""
+    def lift(self) -> Lift | None:
+        """What is to be added to the products of two layers, for a kernel that does it in passing; None
+        where ``forward`` adds it."""
+        alike = len(self.pairs) == len(self._rows) == 2 and self.pairs[0].rank == self.pairs[1].rank
+        if self.merged or not alike or not self._a.is_cuda or self.pairs[0].rank > LARGEST_LIFT:
+            return None
+        at = [self.outputs + pair.tail for pair in self.pairs]
+        return Lift(at[0], at[1], self._b[0], self._b[1])
+
+    def forward(self, x: Tensor, bare: bool = False) -> Tensor:
+        """[tokens, outputs + tail]: the layers' outputs, then x·Aᵀ of each pair. ``bare``: what B makes of
+        that is left to be added."""
         import torch
 
         whole = self.matrix().t()
         y = torch.mm(x, whole) if self.bias is None else torch.addmm(self.bias, x, whole)
-        if not self.merged:
+        if not self.merged and not bare:
             for pair, b in zip(self.pairs, self._b, strict=True):
-                if b is not None:
-                    y[:, pair.start : pair.end].addmm_(self._inner(y, pair), b.t())
+                y[:, pair.start : pair.end].addmm_(self._inner(y, pair), b.t())
         return y
 
     def _inner(self, y: Tensor, pair: Pair) -> Tensor:
         begin = self.outputs + pair.tail
         return y[:, begin : begin + pair.rank]
 
-    def backward(self, dy: Tensor, x: Tensor, need_dx: bool = True) -> tuple[Tensor | None, list[Tensor]]:
-        """Gradients of x and of each pair's A and B. ``dy`` is [tokens, outputs + tail]: gradients, then
-        x·Aᵀ as ``forward`` gave it; the tail is overwritten with the gradient of that."""
+    def backward(self, dy: Tensor, need_dx: bool = True) -> tuple[Tensor | None, list[Tensor]]:
+        """Gradients of x and of each pair's B. ``dy`` is [tokens, outputs + tail]: gradients, then x·Aᵀ as
+        ``forward`` gave it, which is overwritten with its own gradient."""
         import torch
 
-        grads: list[Tensor] = []
-        inner = []
+        of_b, inner = [], []
         for pair, b in zip(self.pairs, self._b, strict=True):
-            if b is None or pair.a is None:
-                continue
             out = dy[:, pair.start : pair.end]
-            grads += [x.new_empty(0), _product(out.t(), self._inner(dy, pair), pair.scale)]
-            inner.append((pair, torch.mm(out, b)))
-        for pair, gradient in inner:
+            of_b.append(_product(out.t(), self._inner(dy, pair), pair.scale))
+            inner.append(torch.mm(out, b))
+        for pair, gradient in zip(self.pairs, inner, strict=True):
             self._inner(dy, pair).copy_(gradient)
-        used = sum(pair.rank for pair in self.pairs)
-        tail = dy[:, self.outputs : self.outputs + used]
-        da = _product(tail.t(), x, 1.0)
-        for number, (pair, _) in enumerate(inner):
-            grads[2 * number] = da[pair.tail : pair.tail + pair.rank]
         if not need_dx:
-            return None, grads
+            return None, of_b
         if self.merged:
-            return torch.mm(dy[:, : self.outputs], self.matrix()[: self.outputs]), grads
-        dy[:, self.outputs + used :].zero_()
-        return torch.mm(dy, self.matrix()), grads
+            return torch.mm(dy[:, : self.outputs], self.matrix()[: self.outputs]), of_b
+        dy[:, self.outputs + self.used :].zero_()
+        return torch.mm(dy, self.matrix()), of_b
+
+    def gradients(self, dy: Tensor, x: Tensor, of_b: list[Tensor]) -> list[Tensor]:
+        """Gradients of ``parameters()``, after ``backward`` with the same ``dy``."""
+        of_a = _product(dy[:, self.outputs : self.outputs + self.used].t(), x, 1.0)
+        found = []
+        for pair, gradient in zip(self.pairs, of_b, strict=True):
+            found += [of_a[pair.tail : pair.tail + pair.rank], gradient]
+        return found
 
 
 def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -228,12 +246,11 @@ def refresh(projections: Sequence[Projection]) -> None:
     import torch
 
     with torch.no_grad():
-        pairs = [pair for projection in projections for pair in projection.trained()]
-        if not pairs:
-            return
-        kept = [projection.places() for projection in projections]
-        torch._foreach_copy_([t for a, _ in kept for t in a], [p.a for p in pairs])
-        scaled = torch._foreach_mul([p.b for p in pairs], [p.scale for p in pairs])
-        torch._foreach_copy_([t for _, b in kept for t in b], scaled)
+        pairs = [pair for projection in projections for pair in projection.pairs]
+        if pairs:
+            kept = [projection.kept() for projection in projections]
+            torch._foreach_copy_([t for a, _ in kept for t in a], [p.a for p in pairs])
+            scaled = torch._foreach_mul([p.b for p in pairs], [p.scale for p in pairs])
+            torch._foreach_copy_([t for _, b in kept for t in b], scaled)
         for projection in projections:
             projection.merge()
