@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,8 @@ from typing import Any
 from gt_plugins.rendering.render import Row
 from gt_plugins.training.adapter import load_base, quiet_libraries
 from gt_plugins.training.base import base_path
+from gt_plugins.training.callbacks import CallbackGroup, Listener
+from gt_plugins.training.parallel import join, leave
 
 PEAK = 989e12
 SHAPES: dict[str, dict[str, Any]] = {
@@ -97,7 +98,7 @@ def make_rows(options: argparse.Namespace, vocab: int) -> list[Row]:
     import random
 
     draw = random.Random(options.seed)
-    count = options.rows * options.steps * max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    count = options.rows * options.steps * options.group.size
     rows = []
     for _ in range(count):
         length = options.length if not options.ragged else draw.randint(options.length // 8, options.length)
@@ -152,8 +153,8 @@ def _to_nf4(model: Any, device: str) -> None:
     torch.cuda.empty_cache()
 
 
-class Clock:
-    """A listener of our trainer that notes each step's end."""
+class Clock(Listener):
+    """Notes each step's end."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -166,41 +167,36 @@ class Clock:
         self.ends.append(time.perf_counter())
         self.losses.append(float(metrics["loss"]))
 
-    def on_nan(self, step: int, metrics: dict[str, Any]) -> None: ...
-
-    def on_checkpoint(self, path: Path) -> None: ...
-
-    def on_end(self, state: str) -> None: ...
-
 
 def ours(options: argparse.Namespace, rows: list[Row], device: str) -> Measured:
     """Our trainer, as ``gt model train`` runs it."""
     from gt_plugins.training.adapter import add_adapter
-    from gt_plugins.training.callbacks import CallbackGroup
     from gt_plugins.training.recipe import Recipe
     from gt_plugins.training.trainer import Trainer
 
-    known = Recipe.__dataclass_fields__
-    wanted = {
-        "rank": 16,
-        "alpha": 32,
-        "rate": options.rate,
-        "epochs": 1.0,
-        "batch_tokens": options.length * options.rows,
-        "warmup": 0.0,
-        "checkpoint_steps": 1_000_000,
-        "schedule": "constant",
-        "grad_checkpointing": options.checkpointing,
-        "quantize": options.quantize,
-    }
-    recipe = Recipe(**{k: v for k, v in wanted.items() if k in known})
+    recipe = Recipe(
+        rank=16,
+        alpha=32,
+        rate=options.rate,
+        schedule="constant",
+        warmup=0.0,
+        epochs=1.0,
+        batch_tokens=options.length * options.rows * options.group.size,
+        quantize=options.quantize,
+        grad_checkpointing=options.checkpointing,
+        checkpoint_steps=1_000_000,
+    )
     model = add_adapter(make_model(options, device), recipe)
     clock = Clock()
-    group = CallbackGroup([clock])
+    listeners = CallbackGroup([clock])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model, rows, recipe, Path(folder), group, pad=0, device=device, say=print)
-        if options.checkpointing and trainer.loss.engine is not None:
-            trainer.loss.engine.checkpointing = True
+        trainer = Trainer(
+            *(model, rows, recipe, Path(folder), listeners),
+            pad=0,
+            device=device,
+            say=print,
+            group=options.group,
+        )
         reset_memory(device)
         trainer.run()
     return measured("ours", clock, rows, options, device, model)
@@ -348,6 +344,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write everything that was measured")
     options = parser.parse_args()
+    options.group = join()
     options.length = options.length or (1152 if options.shape == "tiny" else 4096)
     quiet_libraries()
     import torch
@@ -363,8 +360,10 @@ def main() -> int:
             runs.append(run(options, rows, device))
             reset_memory(device)
     card = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    report(options, runs, card)
-    if options.json:
+    if options.group.first:
+        report(options, runs, card)
+    leave()
+    if options.json and options.group.first:
         options.json.write_text(json.dumps([asdict(r) for r in runs]))
     return 0
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from .projection import Lift
 
-TOKENS, COLUMNS = 32, 256
+PLAIN = (4, 512, 8)
+FORWARD = (32, 128, 4)
+BACKWARD = (16, 256, 8)
+"""Tokens and columns of a tile, and warps: the fastest of two dozen on an H200 at 8,192 × 18,944; PLAIN is
+where nothing is added in passing."""
 LEAST_RANK = 16
 """Matrix units want at least so many; what is missing is read as zeros."""
 
@@ -86,28 +90,31 @@ def _backward(  # type: ignore[no-untyped-def]
     tl.store(place, (on * up).to(dact.dtype.element_ty), mask)
 
 
-def _launch(kernel, y: Tensor, other: Tensor, width: int, lift: Lift | None) -> None:  # type: ignore[no-untyped-def]
+def _launch(  # type: ignore[no-untyped-def]
+    kernel, y: Tensor, other: Tensor, width: int, lift: Lift | None, tile: tuple[int, int, int]
+) -> None:
     tokens = y.shape[0]
-    grid = (triton.cdiv(tokens, TOKENS), triton.cdiv(width, COLUMNS))
+    at_once, columns, warps = tile if lift else PLAIN
+    grid = (triton.cdiv(tokens, at_once), triton.cdiv(width, columns))
     rank = lift.first.shape[1] if lift else 1
     at = (lift.first_at, lift.second_at, lift.first, lift.second) if lift else (0, 0, y, y)
     kernel[grid](
         *(y, other, tokens, width, y.stride(0), *at, rank),
         LIFT=lift is not None,
         RANK=max(LEAST_RANK, triton.next_power_of_2(rank)),
-        TOKENS=TOKENS,
-        COLUMNS=COLUMNS,
-        num_warps=8,
+        TOKENS=at_once,
+        COLUMNS=columns,
+        num_warps=warps,
     )
 
 
 def swiglu(y: Tensor, width: int, lift: Lift | None) -> Tensor:
     """``pointwise.swiglu``; ``y`` is [tokens, 2 · width and more], its columns one after the other."""
     act = torch.empty(y.shape[0], width, dtype=y.dtype, device=y.device)
-    _launch(_forward, y, act, width, lift)
+    _launch(_forward, y, act, width, lift, FORWARD)
     return act
 
 
 def swiglu_backward(y: Tensor, dact: Tensor, width: int, lift: Lift | None) -> None:
     """``pointwise.swiglu_backward``; ``dact`` is contiguous."""
-    _launch(_backward, y, dact, width, lift)
+    _launch(_backward, y, dact, width, lift, BACKWARD)
