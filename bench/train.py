@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class Measured:
     memory: int
     parameters: int
     first_step: float
+    cards: int = 1
 
     @property
     def rate(self) -> float:
@@ -90,7 +92,7 @@ class Measured:
 
     @property
     def mfu(self) -> float:
-        return 4 * self.parameters * self.rate / PEAK
+        return 4 * self.parameters * self.rate / (PEAK * self.cards)
 
 
 def make_rows(options: argparse.Namespace, vocab: int) -> list[Row]:
@@ -310,7 +312,9 @@ def measured(
         if "lora_" not in n
     )
     tokens = sum(len(r.ids) for r in rows) // len(took)
-    return Measured(name, tuple(warm), tuple(clock.losses), tokens, memory, parameters, took[0])
+    return Measured(
+        name, tuple(warm), tuple(clock.losses), tokens, memory, parameters, took[0], options.group.size
+    )
 
 
 def report(options: argparse.Namespace, runs: list[Measured], card: str) -> None:
@@ -356,6 +360,9 @@ def main() -> int:
     rows = make_rows(options, vocab)
     runs = []
     for name, run in (("ours", ours), ("trl", trl)):
+        if name == "trl" and find_spec("trl") is None:
+            print("TRL is not installed here, so there is nothing to compare with: pip install trl")
+            continue
         if options.only in (None, name):
             runs.append(run(options, rows, device))
             reset_memory(device)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from base_helpers import write_model
 
 from gt_plugins.rendering.render import Row
-from tests.base_helpers import write_model
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
 
@@ -110,6 +109,8 @@ def _launch(  # type: ignore[no-untyped-def]
 
 def swiglu(y: Tensor, width: int, lift: Lift | None) -> Tensor:
     """``pointwise.swiglu``; ``y`` is [tokens, 2 · width and more], its columns one after the other."""
+    import torch
+
     act = torch.empty(y.shape[0], width, dtype=y.dtype, device=y.device)
     _launch(_forward, y, act, width, lift, FORWARD)
     return act
