@@ -88,12 +88,13 @@ class Trainer:
         self.listeners, self.pad, self.device, self.say = listeners, pad, device, say
         self.steps = plan_batches(rows, recipe.batch_tokens, recipe.epochs, recipe.seed)
         self.group = group
-        self.weights = FlatWeights([p for p in model.parameters() if p.requires_grad])
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.flat = FlatWeights(self.weights)
         self.loss = RowLoss(
             model, device, pad, packing=recipe.packing, checkpointing=recipe.grad_checkpointing
         )
         self.optimizer = torch.optim.AdamW(
-            self.weights.vectors,
+            self.flat.vectors,
             lr=recipe.rate,
             weight_decay=recipe.weight_decay,
             betas=(0.9, 0.99),
@@ -176,7 +177,7 @@ class Trainer:
             self.listeners.on_nan(number, {"loss": loss, "grad_norm": norm, "scale": self.nan.scale})
         if word == "restore":
             self._go_back()
-        self.weights.zero()
+        self.flat.zero()
         took = time.perf_counter() - began
         s = self.state
         s.step, s.tokens, s.seconds = number, s.tokens + tokens, s.seconds + took
@@ -207,8 +208,8 @@ class Trainer:
             (loss / count).backward()
             figures[0] += loss.detach()
         figures[1] = float(self.stop_asked)
-        self.group.sum_up(self.weights.vectors, figures)
-        norm = torch.nn.utils.clip_grad_norm_(self.weights.vectors, self.recipe.grad_clip)
+        self.group.sum_up(self.flat.vectors, figures)
+        norm = torch.nn.utils.clip_grad_norm_(self.flat.vectors, self.recipe.grad_clip)
         total, stop, length = torch.cat((figures, norm.float().reshape(1))).tolist()
         self.stop_asked = self.stop_asked or stop > 0
         return total / count, length, tokens
