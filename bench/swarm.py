@@ -128,7 +128,8 @@ def rows_to_judge_by(base: str, dataset: Path, most: int = 60) -> dict[str, list
     from gt_plugins.corpus import dataset as datasets
     from gt_plugins.rendering.render import Renderer
     from gt_plugins.training.base import base_path
-    from gt_plugins.training.run import BUDGETS, budget_name, rows_of
+    from gt_plugins.training.preflight import rows_of
+    from gt_plugins.training.run import BUDGETS, budget_name
 
     renderer, data = Renderer.from_folder(base_path(base)), datasets.read(dataset)
     found = {}

@@ -157,7 +157,7 @@ def finetune(
     from .training.run import Request
 
     quiet_libraries()
-    folder = dataset.absolute() if dataset else model_train._built(place, role, chosen.base, resume)
+    folder = model_train._dataset(place, role, chosen.base, dataset, resume)
     home = models_home(models)
     request = Request(
         place, home, role, chosen.base, folder, recipe, model, resume, threads=threads, swarm=swarm
