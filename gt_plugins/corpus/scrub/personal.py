@@ -454,8 +454,12 @@ def _automata() -> tuple[Automaton, Automaton, Automaton]:
     return Automaton(p for _, p in _SHAPES), Automaton(_HEX_SHAPES), Automaton(w for _, w in _WORDS)
 
 
+_UNUSED = ("pandas", "sklearn", "sklearn.metrics", "nltk", "dateparser", "dateparser.search")
+_UNUSED += ("textblob", "textblob.blob", "textblob.en", "textblob.en.taggers")
+
+
 class _Absent(ModuleType):
-    """Stands for a module whose names are only annotations to whoever imports it."""
+    """Stands for a module whose classes are named, and used by nobody, while another is imported."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -464,14 +468,15 @@ class _Absent(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return object
+        members: dict[str, Any] = {"__init__": lambda self, *args, **options: None}
+        return type(name, (), members)
 
 
 @contextmanager
 def _without_comparison() -> Iterator[None]:
-    """Import scrubadub without pandas and scikit-learn, which it needs for comparing detectors alone: they
-    would cost every process two seconds and a hundred megabytes."""
-    names = [n for n in ("pandas", "sklearn", "sklearn.metrics") if n not in sys.modules]
+    """Import scrubadub without what its other detectors and their comparison need: pandas, scikit-learn and
+    models of language would cost every process seconds and a hundred megabytes."""
+    names = [n for n in _UNUSED if n not in sys.modules]
     sys.modules.update({name: _Absent(name) for name in names})
     try:
         yield
