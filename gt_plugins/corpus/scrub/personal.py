@@ -454,7 +454,7 @@ def _automata() -> tuple[Automaton, Automaton, Automaton]:
     return Automaton(p for _, p in _SHAPES), Automaton(_HEX_SHAPES), Automaton(w for _, w in _WORDS)
 
 
-_UNUSED = ("pandas", "sklearn", "sklearn.metrics", "nltk", "dateparser", "dateparser.search")
+_UNUSED: tuple[str, ...] = ("pandas", "sklearn", "sklearn.metrics", "nltk", "dateparser", "dateparser.search")
 _UNUSED += ("textblob", "textblob.blob", "textblob.en", "textblob.en.taggers")
 
 
