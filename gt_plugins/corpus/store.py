@@ -30,8 +30,7 @@ from .text import document_text, session_text
 TUNED = "gt-ft-"
 """Models of our own are called so; sessions that they produced do not train by default."""
 KEPT_SWEEPS = 100
-FAST = 1
-"""Level of compression: a transcript shrinks to a tenth at any, and the highest costs three times as much."""
+FAST = 1  # level of compression: higher ones save little of a transcript and take three times as long
 
 
 @dataclass(frozen=True)
