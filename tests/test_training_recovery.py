@@ -304,6 +304,19 @@ def test_a_signal_asks_also_before_there_is_a_trainer() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_words_that_nobody_reads_any_more_end_nothing() -> None:
+    code = (
+        "import os, time; from gt_plugins.cli.progress import note; os.close(0); time.sleep(0.5)\n"
+        "for n in range(3): note('x')\n"
+        "os._exit(7)"
+    )
+    read, write = os.pipe()
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=write)
+    os.close(write)
+    os.close(read)
+    assert child.wait(120) == 7
+
+
 def _losses(town: Town) -> list[tuple[int, float, float]]:
     (folder,) = [p for p in town.checkpoints_dir.iterdir() if p.is_dir()]
     return [(r["step"], r["loss"], r["grad_norm"]) for r in read_metrics(folder)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -10,8 +11,11 @@ from ..training.callbacks import Listener
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal; stdout stays for results."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the person at the terminal, if there still is one; stdout stays for results.
+
+    Training of hours must not fail because whoever read its words is gone."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class Stages:
