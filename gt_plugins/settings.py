@@ -1,7 +1,8 @@
 """``settings/finetune.toml`` of a town and of a rig: consent, scrub lists, thresholds, budgets.
 
 gt drops unknown keys in its own files, so ours is a file of its own. tomllib in, tomli-w out; keys we do
-not know are kept as they are. Relevant environment: GT_MODELS_HOME (models folder).
+not know are kept as they are, but in tables that say what may be stored they are refused. Relevant
+environment: GT_MODELS_HOME (models folder).
 
     [consent]   granted = true, by = "Ann", at = "2026-11-23T08:00:00Z"
     [capture]   exclude_rigs = ["private"]
@@ -27,6 +28,12 @@ from .town.root import Town
 
 DEFAULT_THRESHOLD = 0.90
 DEFAULT_PRIME_TOKENS = 3000
+PRIVACY = {
+    "consent": ("granted", "by", "at"),
+    "capture": ("exclude_rigs",),
+    "scrub": ("deny", "allow"),
+}
+"""Tables that say what may be stored, and all their keys: a slip of the pen there must not go unnoticed."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def load_settings(town: Town) -> Settings:
     """The town's settings. Raises UserError naming the key whose value has the wrong type or range."""
     path = town.settings_file
     raw = read_toml(path)
+    _no_slips(path, raw)
     threshold = _number(path, raw, "gate", "threshold", DEFAULT_THRESHOLD)
     if not 0.0 <= threshold <= 1.0:
         raise UserError(in_file(path, "gate.threshold", f"{threshold} is no fraction", "use 0.0 to 1.0"))
@@ -93,6 +101,21 @@ def load_settings(town: Town) -> Settings:
         roles_off=_strings(path, raw, "rollout", "off"),
         raw=raw,
     )
+
+
+def _no_slips(path: Path, raw: dict[str, Any]) -> None:
+    """Raises UserError for an unknown key in a table on privacy, and for a name that is nearly a table's."""
+    import difflib
+
+    for table in raw:
+        near = difflib.get_close_matches(table, PRIVACY, 1, 0.8) if table not in PRIVACY else []
+        if near:
+            raise UserError(in_file(path, table, "no such table", f"do you mean [{near[0]}]?"))
+    for table, known in PRIVACY.items():
+        for key in _table(path, raw, table):
+            if key not in known:
+                mend = f"known: {', '.join(known)}"
+                raise UserError(in_file(path, f"{table}.{key}", "not a key of this table", mend))
 
 
 def outcome_windows(town: Town) -> tuple[float, float]:

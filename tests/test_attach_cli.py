@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gt_plugins.attach import schedule, shim
+from gt_plugins.errors import UserError
 from gt_plugins.settings import load_settings
 from gt_plugins.town import gt
 from gt_plugins.town.root import Town
@@ -237,6 +238,35 @@ def test_shellenv_for_fish_and_for_nobody(isolated: Path):
     assert plugins("shellenv", "--shell", "fish").stdout.startswith("fish_add_path")
     assert plugins("shellenv", SHELL="/usr/bin/fish").stdout.startswith("fish_add_path")
     assert plugins("shellenv", "--shell", "csh").returncode == 2
+
+
+def test_init_adds_what_is_missing_and_keeps_what_is_there(town: Town):
+    own = '# mine\n[consent]\ngranted = true\nby = "Ann"\n\n[gate]\nthreshold = 0.95\n'
+    town.settings_file.write_text(own)
+    said = plugins("init", town=town).stdout
+    text = town.settings_file.read_text()
+    assert text.startswith(own) and "[capture], [scrub], [prime], [rollout]" in said
+    assert "# exclude_rigs = []" in text and text.count("[gate]") == 1
+    settings = load_settings(town)
+    assert settings.consent.granted and settings.threshold == 0.95
+    assert "not changed" in plugins("init", town=town).stdout and town.settings_file.read_text() == text
+
+
+def test_a_slip_in_what_may_be_stored_is_refused(town: Town):
+    for text, told in (
+        (
+            '[capture]\nexclude_rgs = ["demo"]\n',
+            "capture.exclude_rgs: not a key of this table; known: exclude_rigs",
+        ),
+        ('[scrub]\ndenied = ["Falcon"]\n', "scrub.denied: not a key of this table; known: deny, allow"),
+        ('[scrubb]\ndeny = ["Falcon"]\n', "scrubb: no such table; do you mean [scrub]?"),
+    ):
+        town.settings_file.write_text(text)
+        with pytest.raises(UserError) as error:
+            load_settings(town)
+        assert told in str(error.value) and str(town.settings_file) in str(error.value)
+    town.settings_file.write_text('[weather]\nplace = "a third party\'s"\n')
+    assert load_settings(town).raw["weather"]
 
 
 def test_init_writes_settings_that_say_what_holds_anyway(town: Town):

@@ -74,7 +74,7 @@ def test_a_command_that_hangs_is_stopped_with_its_children(live: LiveTown):
     with pytest.raises(RetriableError, match=r"not done in 0\.3 s"):
         live.run("sh", "-c", "sleep 60 & sleep 60", timeout=0.3)
     assert time.monotonic() - begun < 5
-    assert list(live_town.own_processes(live.home)) == []
+    live_town.wait_for("their end", lambda: list(live_town.own_processes(live.home)) == [], 5)
 
 
 def test_a_child_left_behind_does_not_hold_the_caller(live: LiveTown):

@@ -23,7 +23,7 @@ from gt_plugins.corpus.scrub.engine import Scrubber, scrubber_for
 from gt_plugins.corpus.scrub.layers import Layer, ScrubError
 from gt_plugins.corpus.scrub.rescrub import rescrub
 from gt_plugins.corpus.sources import Document
-from gt_plugins.corpus.store import Store
+from gt_plugins.corpus.store import FAST, Store
 from gt_plugins.errors import FinetuneError, RetriableError
 from gt_plugins.settings import update_settings
 from gt_plugins.town.root import Town
@@ -169,7 +169,7 @@ def test_killed_halfway_it_goes_on_where_it_was(stocked: Town) -> None:
 def test_killed_at_any_row_nothing_is_left_in_free_pages(stocked: Town, rows: int) -> None:
     update_settings(stocked, "scrub", deny=["Falcon Nine"])
     body = json.dumps(session(0).to_json(), separators=(",", ":"))
-    old = zlib.compress(body.encode("ascii"))
+    old = zlib.compress(body.encode("ascii"), FAST)
     assert old in raw(stocked)
     child = multiprocessing.get_context("fork").Process(target=_killed_after, args=(stocked, rows))
     child.start()

@@ -1,9 +1,9 @@
-"""The commented ``settings/finetune.toml`` that ``gt-plugins init`` writes."""
+"""The commented ``settings/finetune.toml`` that ``gt-plugins init`` writes, or adds what is missing to."""
 
 from __future__ import annotations
 
 from ..durable import write_text
-from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD
+from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD, read_toml
 from ..town.root import Town
 
 TEXT = f"""# gastown-finetune: settings of this town. A key that is commented out has the value shown.
@@ -34,9 +34,18 @@ TEXT = f"""# gastown-finetune: settings of this town. A key that is commented ou
 
 
 def write_settings(town: Town) -> str:
-    """Write the file unless there is one; returns a line that says which it was."""
+    """Write the file, or add those tables that it has not; returns a line that says what was done.
+
+    Raises UserError where the file that is there is no TOML."""
     path = town.settings_file
-    if path.exists():
+    if not path.exists():
+        write_text(path, TEXT)
+        return f"{path}: written"
+    there = read_toml(path)
+    _, *tables = TEXT.split("\n[")
+    missing = [table for table in tables if table.partition("]")[0] not in there]
+    if not missing:
         return f"{path}: there already; not changed"
-    write_text(path, TEXT)
-    return f"{path}: written"
+    text = path.read_text(encoding="utf-8").rstrip("\n")
+    write_text(path, text + "".join(f"\n\n[{table.rstrip()}" for table in missing) + "\n")
+    return f"{path}: added {', '.join('[' + table.partition(']')[0] + ']' for table in missing)}"

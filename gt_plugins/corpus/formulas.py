@@ -30,8 +30,10 @@ def formulas(town: Town) -> Iterator[Document | Trouble]:
 
 def _known_to_bd(town: Town, seen: set[str]) -> Iterator[Document | Trouble]:
     """Formulas that bd has from somewhere else than those files: built into it, as it shows them."""
+    from .operations.databases import is_database
+
     bd = Bd(town.root)
-    if not bd.available():
+    if not (bd.available() and is_database(town.root / ".beads")):
         return
     try:
         listed = bd.formulas()
