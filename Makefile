@@ -25,7 +25,7 @@ setup: $(VENV)/.all
 
 ## make test        lint and all tests, the live ones too where their tools are on PATH
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

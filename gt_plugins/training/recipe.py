@@ -82,7 +82,7 @@ class Recipe:
         return tuple(name.strip() for name in self.targets.split(",") if name.strip())
 
 
-TINY_RECIPE = Recipe(rate=3e-3, epochs=2.5, batch_tokens=1536, checkpoint_steps=50)
+TINY_RECIPE = Recipe(rate=3e-3, epochs=1.2, batch_tokens=1536, checkpoint_steps=50)
 HEAD = ("base", "preset")
 """Keys of a recipe file that choose what the others start from."""
 
