@@ -1,7 +1,8 @@
 """``make demo``: the whole thread on the example town, without gt and without a download.
 
-    town ─► teacher's sessions with planted secrets ─► sweep (scrubbed) ─► dataset ─► base score
-         ─► a first version, under-trained: the gate refuses ─► a good one: deployed, asked, rolled back
+    town ─► teacher's sessions with planted secrets ─► sweep (scrubbed) ─► dataset
+         ─► a first version, under-trained: the gate refuses; beside it, the base's score
+         ─► a good one: deployed, asked, rolled back
 
 Everything happens in one folder, with a HOME, a town and a models folder of its own. Commands that a user
 would type are run as such; training and evaluation run in this process, so that heavy libraries are
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,11 +139,13 @@ def play(stage: Stage, decisions: int) -> None:
     found = make_town(stage, decisions)
     capture(stage, found)
     data = make_dataset(stage)
-    base = score_base(stage, data)
     recipe = load_recipe("tiny")
-    weak = refuse_weak(stage, data, replace(recipe, epochs=1.0))
-    good = train_good(stage, data, recipe)
-    result = score_good(stage, data, recipe, good, base)
+    with another_process() as beside:
+        untuned = beside.submit(base_result, data)
+        weak = refuse_weak(stage, data, replace(recipe, epochs=1.0))
+        base = score_base(stage, untuned.result())
+        good = train_good(stage, data, recipe)
+        result = score_good(stage, data, recipe, good, base, beside)
     deploy_and_ask(stage, good, data)
     stage.figures.note(seconds=round(stage.figures.seconds), weak_version=weak.ref)
     write_json(stage.out / "figures.json", stage.figures.values)
@@ -198,22 +203,39 @@ def make_dataset(stage: Stage) -> Path:
     return folder
 
 
-def score_base(stage: Stage, data: Path) -> EvalResult:
-    """The base before any tuning, by choice scoring."""
-    from ..evaluation.builtin import held_out_cases
+def another_process() -> ProcessPoolExecutor:
+    """A second process for scoring: it takes one core, and there are two."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def base_result(data: Path) -> EvalResult:
+    """The base before any tuning, by choice scoring. For another process."""
     from ..evaluation.result import EvalResult
     from ..evaluation.runner import run_choice
     from ..rendering.render import TINY
     from ..roles.profile import load_profile
     from ..serving.engines import EngineSource, load_engine
+    from ..training.adapter import quiet_libraries
     from ..training.base import base_path
 
-    stage.headline(f"4. The tiny base on {len(held_out_cases(ROLE))} held-out situations, untuned")
+    quiet_libraries()
     engine = load_engine(EngineSource(base_path("tiny")), prefer="transformers")
-    prime = (data / "prime.txt").read_text()
-    with bar(stage, "base") as told:
-        cases = run_choice(_suite(), engine, load_profile(ROLE), prime, TINY, told)
-    result = EvalResult.from_cases("base tiny", "", _suite().name, cases, engine="choice scoring")
+    cases = run_choice(_suite(), engine, load_profile(ROLE), (data / "prime.txt").read_text(), TINY)
+    return EvalResult.from_cases("base tiny", "", _suite().name, cases, engine="choice scoring")
+
+
+def served_result(version: Version) -> EvalResult:
+    """A version's score as it is served. For another process."""
+    from ..evaluation import evaluate as evaluation
+    from ..training.adapter import quiet_libraries
+
+    quiet_libraries()
+    return evaluation.evaluate(version, _suite())
+
+
+def score_base(stage: Stage, result: EvalResult) -> EvalResult:
+    """What was found of the base, beside the scene before."""
+    stage.headline(f"5. The tiny base on {result.n} held-out situations, untuned")
     stage.say(describe("base", result))
     stage.figures.note(base=figures_of(result))
     return result
@@ -221,7 +243,7 @@ def score_base(stage: Stage, data: Path) -> EvalResult:
 
 def refuse_weak(stage: Stage, data: Path, recipe: Any) -> Version:
     """A first version on too few examples, which the gate must refuse."""
-    stage.headline("5. A first version on a handful of examples: the gate refuses it")
+    stage.headline("4. A first version on a handful of examples: the gate refuses it")
     version = _trained(stage, data, recipe, most=24).version
     assert version is not None
     result = _served(stage, version)
@@ -248,16 +270,20 @@ def train_good(stage: Stage, data: Path, recipe: Any) -> Version:
     return outcome.version
 
 
-def score_good(stage: Stage, data: Path, recipe: Any, version: Version, base: EvalResult) -> EvalResult:
+def score_good(
+    stage: Stage, data: Path, recipe: Any, version: Version, base: EvalResult, beside: ProcessPoolExecutor
+) -> EvalResult:
     """The tuned version as it is served, against the base and the shuffled control."""
     from ..evaluation import evaluate as evaluation
     from ..registry import evals
 
     stage.headline("7. The tuned version as it is served, and a control tuned on shuffled decisions")
-    result = _served(stage, version, store=False)
     control_version = _trained(stage, data, recipe, model="gt-ft-control", shuffle=True).version
     assert control_version is not None
-    control = _served(stage, control_version)
+    shuffled = beside.submit(served_result, control_version)
+    result = _served(stage, version, store=False)
+    control = shuffled.result()
+    evals.store(stage.models, control_version, control)
     result = evaluation.compare("base", result, base)
     result = evaluation.compare("control", result, control)
     evals.store(stage.models, version, result)
