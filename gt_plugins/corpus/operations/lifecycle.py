@@ -166,7 +166,9 @@ def _status_after(event: Mapping[str, Any], status: str) -> str:
 
 
 def merged(recorded: Sequence[Transition], interactions: Sequence[Transition]) -> list[Transition]:
-    """One list of changes: what was recorded, with actor and reason from the interaction that it was."""
+    """One list of changes: what was recorded, with actor and reason from the interaction that it was.
+
+    Changes of one second stay in the order in which they were recorded."""
     left = list(interactions)
     found = []
     for change in recorded:
@@ -178,7 +180,7 @@ def merged(recorded: Sequence[Transition], interactions: Sequence[Transition]) -
                 change, by=change.by or twin.by, reason=change.reason or twin.reason, source=both
             )
         found.append(change)
-    return sorted([*found, *left], key=lambda t: (t.at, t.source))
+    return sorted([*found, *left], key=lambda t: t.at)
 
 
 def _same(change: Transition, other: Transition) -> bool:
