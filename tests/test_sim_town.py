@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from gt_plugins.sim.situations import POLICIES, Facts, facts_from, random_facts,
 from gt_plugins.sim.suite_text import decision_question, decision_schema
 from gt_plugins.sim.teacher import Teacher, decision_text, patrol_steps, report_of
 from gt_plugins.town.roles import ROLES
+from gt_plugins.town.root import Town
 
 role = pytest.mark.parametrize("role", POLICIES)
 few = settings(max_examples=40, deadline=None)
@@ -304,3 +306,18 @@ def test_evidence_is_long_enough_for_the_overlap_to_be_seen() -> None:
         asked = [c.evidence for c in held_out_cases(role)]
         assert sum(any(shingles(text)) for text in asked) >= 0.95 * len(asked), OVERLAP_WORDS
     assert "Allowed: a, b\n" in decision_question("x", ["a", "b"])
+
+
+def test_written_sessions_begin_as_a_recorded_one_did(town: Town, tmp_path: Path) -> None:
+    from gt_plugins.sim.sessions import frame_of, write_sessions
+    from gt_plugins.transcripts.claude import read
+
+    recorded = write_sessions(town, tmp_path / "first", "deacon", 4)[0]
+    frame = frame_of(recorded.path)
+    assert recorded.session_id in frame.prime and "deacon" in frame.prompt and "hook" in frame.hook
+    (written,) = write_sessions(town, tmp_path / "second", "deacon", 4, seed="other", frames=[frame])
+    own = frame_of(written.path)
+    assert own.session_id == written.session_id != frame.session_id
+    assert own.prime == frame.prime.replace(frame.session_id, written.session_id)
+    assert (own.prompt, own.hook) == (frame.prompt, frame.hook)
+    assert read(written.path).turns != read(recorded.path).turns

@@ -211,11 +211,14 @@ def _captured(scene: Scene) -> list[str]:
 
 
 def write_more(scene: Scene, decisions: int) -> None:
-    """More of the teacher's sessions in the same town, written in the client's format."""
-    from .sessions import write_sessions
+    """More of the teacher's sessions in the same town, written in the client's format: with the prime, the
+    prompt and the hook of those that the real client ran, which is how the tuned one will begin too."""
+    from .sessions import frame_of, write_sessions
 
     if decisions > 0:
-        written = write_sessions(scene.town, scene.live.home / ".claude" / "projects", ROLE, decisions)
+        frames = [frame_of(path) for path in _transcripts(scene)]
+        projects = scene.live.home / ".claude" / "projects"
+        written = write_sessions(scene.town, projects, ROLE, decisions, frames=frames)
         scene.say(f"{len(written)} more sessions written in the client's format ({decisions} decisions)")
         scene.found["written_sessions"] = len(written)
 

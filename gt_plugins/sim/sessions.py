@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ..errors import FinetuneError
 from ..town.root import Town
 from .records import ACTORS, Decided, append_events, event, write_records
 from .reports import role_report
@@ -39,6 +40,37 @@ class Written:
     session_id: str
     situations: tuple[Situation, ...]
     planted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stood around a session's reports: its stock prime, the first prompt, what `gt hook` said."""
+
+    session_id: str
+    prime: str
+    prompt: str
+    hook: str
+
+
+def frame_of(transcript: Path) -> Frame:
+    """The frame of a session that a real client wrote, so that written ones begin as the town's own do.
+
+    Raises FinetuneError where the transcript lacks a part of it."""
+    from ..rendering.conversation import prime_of
+    from ..transcripts.claude import read
+
+    session = read(transcript)
+    blocks = [(turn.role, block) for turn in session.turns for block in turn.blocks]
+    asked = [b["id"] for _, b in blocks if (b.get("input") or {}).get("command") == "gt hook"]
+    parts = {
+        "prime": prime_of(session.turns),
+        "prompt": next((b["text"] for role, b in blocks if role == "user" and b.get("type") == "text"), ""),
+        "hook": next((str(b["content"]) for _, b in blocks if b.get("tool_use_id") in asked), ""),
+    }
+    missing = [name for name, found in parts.items() if not found]
+    if missing:
+        raise FinetuneError(f"{transcript}: no {', '.join(missing)} in it")
+    return Frame(session.id, **parts)
 
 
 def plant(rng: random.Random) -> tuple[str, str]:
@@ -117,8 +149,10 @@ def write_session(
     rng: random.Random,
     started: datetime,
     secrets: bool = False,
+    frame: Frame | None = None,
 ) -> Written:
-    """One patrol of ``role`` over ``found`` as a transcript file and a ``session_start`` event."""
+    """One patrol of ``role`` over ``found`` as a transcript file and a ``session_start`` event; in the
+    example town's own words where there is no ``frame``."""
     session_id = str(uuid.UUID(int=rng.getrandbits(128), version=4))
     cwd = town.root / {"boot": "deacon/dogs/boot", "witness": "demo/witness"}.get(role, role)
     reports: list[str] = []
@@ -131,21 +165,22 @@ def write_session(
             planted.append(secret)
         reports.append(text)
     script = _Transcript(session_id, str(cwd), started, rng)
+    prime = frame.prime.replace(frame.session_id, session_id) if frame else stock_prime(role, session_id, rng)
     script.add(
         "attachment",
         attachment={
             "type": "hook_success",
             "hookName": "SessionStart:startup",
             "hookEvent": "SessionStart",
-            "content": stock_prime(role, session_id, rng),
+            "content": prime,
         },
     )
-    prompt = start_prompt(role, script.at.isoformat())
+    prompt = frame.prompt if frame else start_prompt(role, script.at.isoformat())
     script.add("user", message={"role": "user", "content": prompt})
     decided = iter(found)
     made: list[Decided] = []
     for step in patrol_steps(role, found):
-        at, output = _play(script, step.text, step.command, reports, rng)
+        at, output = _play(script, step.text, step.command, reports, rng, frame.hook if frame else "")
         if step.text and step.command:
             made.append(Decided(next(decided), at, reports[len(made)], output))
     folder = projects / str(cwd).replace("/", "-").replace("_", "-").replace(".", "-")
@@ -160,9 +195,10 @@ def write_session(
 
 
 def _play(
-    script: _Transcript, text: str, command: str, reports: list[str], rng: random.Random
+    script: _Transcript, text: str, command: str, reports: list[str], rng: random.Random, hook: str
 ) -> tuple[datetime, str]:
-    """One step into the transcript; returns when its command was run, and what it printed."""
+    """One step into the transcript; returns when its command was run, and what it printed (``gt hook``:
+    ``hook``, where there is one)."""
     blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     call = f"toolu_{rng.getrandbits(64):016x}"
     if command:
@@ -171,17 +207,26 @@ def _play(
     at, output = script.at, ""
     if command:
         output, failed = command_output(command, reports, rng)
+        if hook and command == "gt hook":
+            output = hook
         result = {"type": "tool_result", "tool_use_id": call, "content": output, "is_error": failed}
         script.add("user", message={"role": "user", "content": [result]})
     return at, output
 
 
 def write_sessions(
-    town: Town, projects: Path, role: str, decisions: int, *, seed: str = "training"
+    town: Town,
+    projects: Path,
+    role: str,
+    decisions: int,
+    *,
+    seed: str = "training",
+    frames: Sequence[Frame] = (),
 ) -> list[Written]:
     """Sessions with ``decisions`` decisions in all, from a stream that no held-out case comes from.
 
-    Boot looks at one agent only, so each of its patrols is one decision, hours after the one before."""
+    Each session has one of the ``frames`` in turn. Boot looks at one agent only, so each of its patrols is
+    one decision, hours after the one before."""
     rng = stream(role, "sessions", seed)
     found = situations(role, decisions, rng)
     size, gap = (1, timedelta(hours=5)) if role == "boot" else (PER_PATROL, timedelta(minutes=5))
@@ -190,6 +235,7 @@ def write_sessions(
     for start in range(0, decisions, size):
         part = found[start : start + size]
         began += gap
-        written.append(write_session(town, projects, role, part, rng, began, secrets=start % 40 == 0))
+        frame = frames[len(written) % len(frames)] if frames else None
+        written.append(write_session(town, projects, role, part, rng, began, start % 40 == 0, frame))
     append_events(town, [event(began + timedelta(days=1), "boot", "gt", rig="town", agents=["deacon"])])
     return written
