@@ -231,7 +231,7 @@ def write_sessions(
     found = situations(role, decisions, rng)
     size, gap = (1, timedelta(hours=5)) if role == "boot" else (PER_PATROL, timedelta(minutes=5))
     began = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
-    written = []
+    written: list[Written] = []
     for start in range(0, decisions, size):
         part = found[start : start + size]
         began += gap
