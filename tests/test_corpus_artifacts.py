@@ -174,6 +174,7 @@ def test_what_else_bd_knows(town: Town, tmp_path: Path, monkeypatch: pytest.Monk
         {"name": "witness-built-in", "source": "embedded"},
         {"name": "mine", "source": str(outside)},
     ]
+    put(town.root / ".beads/metadata.json", "{}")
     monkeypatch.setattr(formulas, "Bd", lambda folder: FakeFolderBd(listed))
     results = list(formulas.formulas(town))
     assert set(found(results)) == {".beads/formulas/a.formula.toml", "bd:witness-built-in"}
