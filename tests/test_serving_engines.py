@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from serving_helpers import make_base, write_adapter
 
 from gt_plugins.errors import NonRetriableError, UserError
 from gt_plugins.roles.profile import load_profile
 from gt_plugins.serving.engines import EngineFactory, EngineSource, load_engine
 from gt_plugins.serving.engines.builtin import LLAMA, TRANSFORMERS, gt_serving_engines
+from gt_plugins.serving.engines.drafts import LONGEST, Drafts
 from gt_plugins.serving.engines.loop import common_prefix
 from gt_plugins.serving.engines.transformers_engine import TransformersEngine
 from gt_plugins.serving.grammar import Grammars, Limits
@@ -64,13 +67,57 @@ def test_the_cache_changes_nothing(engine: TransformersEngine) -> None:
 
 def test_a_shared_prefix_is_not_read_again(engine: TransformersEngine) -> None:
     read: list[int] = []
-    step = engine._step
-    engine._step = lambda tokens: read.append(len(tokens)) or step(tokens)  # type: ignore[method-assign]
+    really = engine.read
+    engine.read = lambda tokens, wanted: read.append(len(tokens)) or really(tokens, wanted)  # type: ignore[method-assign]
     ids = ids_of(engine, "the polecat was idle for 12 minutes and holds work" * 4)
     list(engine.generate(ids, matcher=None, max_tokens=1))
     list(engine.generate([*ids, 7, 8, 9], matcher=None, max_tokens=1))
     list(engine.generate(ids, matcher=None, max_tokens=1))
     assert read == [len(ids), 3, 1]
+
+
+def test_a_reply_that_repeats_takes_fewer_steps_and_stays_the_same(engine: TransformersEngine) -> None:
+    read: list[int] = []
+    really = engine.read
+    engine.read = lambda tokens, wanted: read.append(len(tokens)) or really(tokens, wanted)  # type: ignore[method-assign]
+    ids = ids_of(engine, "the polecat was idle for 12 minutes and holds work")
+    plain = by_hand(engine, ids, None, 40)
+    steps = []
+    for _ in range(3):
+        read.clear()
+        assert list(engine.generate(ids, matcher=None, max_tokens=40)) == plain
+        steps.append(len(read))
+    assert steps[2] < 10 < steps[0], "what the last reply said is read ahead"
+
+
+def test_reading_ahead_keeps_within_the_context(base: Path, tmp_path: Path) -> None:
+    small = TransformersEngine.load(EngineSource(make_base(tmp_path / "small", context=64)))
+    ids = [5] * 20
+    plain = by_hand(small, ids, None, 44)
+    for _ in range(2):
+        assert list(small.generate(ids, matcher=None, max_tokens=44)) == plain
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 30))
+def test_a_draft_is_what_followed_before(text: list[int], room: int) -> None:
+    drafts = Drafts()
+    drafts.begin(text, room)
+    draft = drafts.guess()
+    assert len(draft) <= max(0, min(LONGEST, room - 1))
+    if draft:
+        shown = "".join(map(str, text))
+        assert any(shown[-n:] + "".join(map(str, draft)) in shown for n in (2, 3, 6))
+
+
+def test_a_draft_that_is_wrong_is_followed_by_a_shorter_one() -> None:
+    drafts = Drafts()
+    text = [*range(30), 7, 8]
+    drafts.begin(text, 100)
+    whole = drafts.guess()
+    drafts.judge(1, len(whole))
+    assert drafts.guess() == whole[:3]
+    drafts.judge(3, 3)
+    assert drafts.guess() == whole[:6]
 
 
 def test_an_iterator_that_is_dropped_leaves_a_sound_cache(engine: TransformersEngine) -> None:
@@ -111,8 +158,8 @@ def test_forced_tokens_cost_no_step_and_change_nothing(engine: TransformersEngin
     ids = ids_of(engine, "the polecat was idle")
     limits = Limits(text=20, command=60, calls=1)
     steps: list[int] = []
-    step = engine._step
-    engine._step = lambda tokens: steps.append(len(tokens)) or step(tokens)  # type: ignore[method-assign]
+    really = engine.read
+    engine.read = lambda tokens, wanted: steps.append(len(tokens)) or really(tokens, wanted)  # type: ignore[method-assign]
     made = list(engine.generate(ids, matcher=grammars.reply(DEACON, limits, must_call=True), max_tokens=200))
     text = engine.renderer.tokenizer.decode(made[:-1], skip_special_tokens=False)
     assert DEACON.allows(engine.renderer.parse_reply(text)[-1]["input"]["command"])

@@ -22,19 +22,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..durable import write_json
 from ..errors import FinetuneError
+from ..evaluation.runner import NOTHING, action_in
 from ..town.root import Town
 from .live_town import LiveTown, Ran, bring_up, missing_tools, own_processes, point_role, tear_down, wait_for
 from .reports import role_report
-from .situations import Situation, situations, stream
-from .teacher import DONE, Teacher, report_name
+from .situations import POLICIES, Situation, situations, stream
+from .teacher import DONE, Teacher, report_name, report_of
 
 ROLE = "deacon"
+AGENTS = ("demo/witness", "demo/refinery")
+"""Agents that the live town has, so that real commands find them."""
 TOKEN_WORDS = ("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_MODEL", "ANTHROPIC_API_KEY")
 
 
@@ -149,7 +152,7 @@ def live_situations(count: int, seed: str) -> list[Situation]:
     """Situations about agents that the town has, so that real commands find them."""
     rng = stream(ROLE, "live", seed)
     found = situations(ROLE, count, rng)
-    return [Situation(rng.choice(("demo/witness", "demo/refinery")), s.facts, s.action) for s in found]
+    return [replace(s, target=rng.choice(AGENTS)) for s in found]
 
 
 def teach(scene: Scene, patrols: int, reports: int) -> None:
@@ -218,7 +221,7 @@ def write_more(scene: Scene, decisions: int) -> None:
     if decisions > 0:
         frames = [frame_of(path) for path in _transcripts(scene)]
         projects = scene.live.home / ".claude" / "projects"
-        written = write_sessions(scene.town, projects, ROLE, decisions, frames=frames)
+        written = write_sessions(scene.town, projects, ROLE, decisions, frames=frames, agents=AGENTS)
         scene.say(f"{len(written)} more sessions written in the client's format ({decisions} decisions)")
         scene.found["written_sessions"] = len(written)
 
@@ -242,11 +245,12 @@ def tune(scene: Scene, epochs: float) -> None:
 
 def patrol_tuned(scene: Scene, reports: int) -> None:
     """`gt deacon start`: the real client talks to the tuned model and finishes a patrol."""
-    put_reports(scene, live_situations(reports, "tuned"), "tuned")
+    found = live_situations(reports, "tuned")
+    put_reports(scene, found, "tuned")
     before = set(_transcripts(scene))
     with running(scene, ROLE):
         wait_for("the tuned patrol", lambda: _finished(scene, before), 240)
-        scene.found["session_env"] = client_environment(scene.live)
+        scene.found["session_env"] = client_environment(scene.live, ROLE)
     path = next(p for p in _transcripts(scene) if p not in before)
     turns = [_turn(line) for line in path.read_text().splitlines() if '"type":"assistant"' in line]
     scene.found["tuned_turns"] = [t for t in turns if t]
@@ -257,6 +261,28 @@ def patrol_tuned(scene: Scene, reports: int) -> None:
     scene.found["prime_whole"] = primes[0].rstrip().endswith("</gt-prime>")
     for turn in scene.found["tuned_turns"]:
         scene.say(f"    {turn}")
+    check_patrol(scene, found)
+
+
+def check_patrol(scene: Scene, found: Sequence[Situation]) -> None:
+    """Every report was read and decided on; how many decisions were the teacher's own is counted.
+
+    Raises FinetuneError where a report was left out or an action is none of the role's."""
+    turns: list[str] = scene.found["tuned_turns"]
+    decided = [action_in({"content": [{"type": "text", "text": turn}]}) for turn in turns]
+    decided = [action for action in decided if action != NOTHING]
+    read = [name for name in map(report_of, turns) if name]
+    scene.found["reports_read"] = len(set(read))
+    scene.found["decisions_right"] = sum(
+        action == one.action for action, one in zip(decided, found, strict=False)
+    )
+    scene.say(
+        f"the tuned patrol: {len(set(read))} of {len(found)} reports read, {len(decided)} decisions, "
+        f"{scene.found['decisions_right']} as the teacher decides"
+    )
+    strange = set(decided) - set(POLICIES[ROLE].actions)
+    if len(set(read)) < len(found) or len(decided) < len(found) or strange:
+        raise FinetuneError(f"the tuned patrol went astray: {', '.join(strange) or 'reports left out'}")
 
 
 def _transcripts(scene: Scene) -> list[Path]:
@@ -285,8 +311,8 @@ def _turn(line: str) -> str:
     return " ".join(str(b.get("text") or b.get("input", {}).get("command") or "") for b in blocks).strip()
 
 
-def client_environment(live: LiveTown) -> dict[str, str]:
-    """The environment of the agent client that runs in the town, with what its settings add for its tools."""
+def client_environment(live: LiveTown, role: str) -> dict[str, str]:
+    """The environment of the agent client that runs for a role, with what its settings add for its tools."""
     for pid in own_processes(live.home):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
@@ -296,11 +322,13 @@ def client_environment(live: LiveTown) -> dict[str, str]:
         if not words or Path(words[0]).name != "claude":
             continue
         found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        if found.get("GT_ROLE") != role:
+            continue
         if "--settings" in words:
             settings = json.loads(Path(words[words.index("--settings") + 1]).read_text())
             found.update(settings.get("env", {}))
         return found
-    raise FinetuneError("no agent client runs in the town")
+    raise FinetuneError(f"no agent client runs for {role}")
 
 
 def stock_witness(scene: Scene) -> None:
@@ -314,8 +342,9 @@ def stock_witness(scene: Scene) -> None:
     if started.code != 0:
         raise FinetuneError(f"gt witness start: {started.err[-300:]}")
     try:
-        wait_for("the witness", lambda: _has_client(scene.live), 30)
-        theirs = client_environment(scene.live)
+        witness = f"{scene.live.rig}/witness"
+        wait_for("the witness", lambda: _has_client(scene.live, witness), 30)
+        theirs = client_environment(scene.live, witness)
         ours = (token or "-", deployment.url, f"gt-ft-{ROLE}")
         leaked = {k: v for k, v in theirs.items() if any(o in v for o in ours)}
         leaked |= {k: v for k, v in theirs.items() if k in TOKEN_WORDS and v}
@@ -329,9 +358,9 @@ def stock_witness(scene: Scene) -> None:
         scene.live.gt("witness", "stop", scene.live.rig)
 
 
-def _has_client(live: LiveTown) -> bool:
+def _has_client(live: LiveTown, role: str) -> bool:
     try:
-        client_environment(live)
+        client_environment(live, role)
     except FinetuneError:
         return False
     return True
@@ -347,8 +376,8 @@ def fall_back(scene: Scene) -> None:
     os.kill(endpoint.pid, signal.SIGKILL)
     wait_for("the endpoint's end", lambda: running_endpoint(scene.town, ROLE) is None, 15)
     with running(scene, ROLE):
-        wait_for("the stock client", lambda: _has_client(scene.live), 30)
-        theirs = client_environment(scene.live)
+        wait_for("the stock client", lambda: _has_client(scene.live, ROLE), 30)
+        theirs = client_environment(scene.live, ROLE)
         ours = [k for k in TOKEN_WORDS if theirs.get(k)]
     scene.found["stock_after_kill"] = not ours
     scene.say(f"endpoint killed: the next deacon is the stock agent ({ours or 'nothing'} of ours)")

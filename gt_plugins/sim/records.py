@@ -32,6 +32,7 @@ class Decided:
     at: datetime
     report: str
     output: str
+    failed: bool = False
 
 
 def stamp(at: datetime) -> str:
@@ -58,7 +59,7 @@ def write_records(town: Town, role: str, session_id: str, decided: Sequence[Deci
     events = []
     for one in decided:
         events += before(role, one, rng)
-        events += after(town, role, one, rng)
+        events += [] if one.failed else after(town, role, one, rng)
     append_events(town, events)
 
 
@@ -114,10 +115,16 @@ def _nudge(at: datetime, role: str, target: str) -> dict[str, Any]:
 
 def _escalation(one: Decided, actor: str, soon: datetime) -> list[dict[str, Any]]:
     """gt keeps the escalation's id under ``rig``."""
-    id = one.output.rsplit(" ", 1)[-1]
+    id = _bead_in(one.output)
     reason = f"{one.situation.target} error {one.situation.facts.error}"
     sent = event(one.at, "escalation_sent", actor, rig=id, target=actor, to="mayor/", reason=reason)
     return [sent, event(soon, "escalation_acked", "mayor", escalation_id=id, acked_by="mayor")]
+
+
+def _bead_in(output: str) -> str:
+    """The bead that a command says it made."""
+    found = _BEAD.search(output)
+    return found.group() if found else ""
 
 
 def _warrant(town: Town, target: str, actor: str, filed: datetime, executed: datetime) -> None:
@@ -138,6 +145,6 @@ def _restarted(target: str, at: datetime) -> list[dict[str, Any]]:
 
 def _saved(one: Decided, target: str, soon: datetime) -> list[dict[str, Any]]:
     """The cleanup bead is given to somebody, who saves the work."""
-    bead, worker = one.output.rsplit(" ", 1)[-1], f"{target.split('/')[0]}/crew/keeper"
+    bead, worker = _bead_in(one.output), f"{target.split('/')[0]}/crew/keeper"
     given = event(soon, "sling", "mayor", bead=bead, target=worker)
     return [given, event(soon + timedelta(minutes=30), "done", worker, bead=bead, branch=f"save/{bead}")]

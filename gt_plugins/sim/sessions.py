@@ -12,7 +12,7 @@ import json
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -180,9 +180,9 @@ def write_session(
     decided = iter(found)
     made: list[Decided] = []
     for step in patrol_steps(role, found):
-        at, output = _play(script, step.text, step.command, reports, rng, frame.hook if frame else "")
+        at, output, failed = _play(script, step.text, step.command, reports, rng, frame.hook if frame else "")
         if step.text and step.command:
-            made.append(Decided(next(decided), at, reports[len(made)], output))
+            made.append(Decided(next(decided), at, reports[len(made)], output, failed))
     folder = projects / str(cwd).replace("/", "-").replace("_", "-").replace(".", "-")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{session_id}.jsonl"
@@ -196,22 +196,22 @@ def write_session(
 
 def _play(
     script: _Transcript, text: str, command: str, reports: list[str], rng: random.Random, hook: str
-) -> tuple[datetime, str]:
-    """One step into the transcript; returns when its command was run, and what it printed (``gt hook``:
-    ``hook``, where there is one)."""
+) -> tuple[datetime, str, bool]:
+    """One step into the transcript; returns when its command was run, what it printed (``gt hook``: ``hook``,
+    where there is one) and whether it failed."""
     blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     call = f"toolu_{rng.getrandbits(64):016x}"
     if command:
         blocks.append({"type": "tool_use", "id": call, "name": "Bash", "input": {"command": command}})
     script.assistant(blocks)
-    at, output = script.at, ""
+    at, output, failed = script.at, "", False
     if command:
         output, failed = command_output(command, reports, rng)
         if hook and command == "gt hook":
             output = hook
         result = {"type": "tool_result", "tool_use_id": call, "content": output, "is_error": failed}
         script.add("user", message={"role": "user", "content": [result]})
-    return at, output
+    return at, output, failed
 
 
 def write_sessions(
@@ -222,13 +222,17 @@ def write_sessions(
     *,
     seed: str = "training",
     frames: Sequence[Frame] = (),
+    agents: Sequence[str] = (),
 ) -> list[Written]:
     """Sessions with ``decisions`` decisions in all, from a stream that no held-out case comes from.
 
-    Each session has one of the ``frames`` in turn. Boot looks at one agent only, so each of its patrols is
-    one decision, hours after the one before."""
+    Each session has one of the ``frames`` in turn; a third of the situations is about one of ``agents``,
+    where there are any. Boot looks at one agent only, so each of its patrols is one decision, hours after the
+    one before."""
     rng = stream(role, "sessions", seed)
     found = situations(role, decisions, rng)
+    if agents:
+        found = [replace(s, target=rng.choice(agents)) if rng.random() < 1 / 3 else s for s in found]
     size, gap = (1, timedelta(hours=5)) if role == "boot" else (PER_PATROL, timedelta(minutes=5))
     began = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
     written: list[Written] = []

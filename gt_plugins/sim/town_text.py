@@ -6,7 +6,9 @@ gt the teacher's sessions hold gt's own words instead.
 
 from __future__ import annotations
 
+import json
 import random
+import shlex
 
 from .situations import bead_id
 from .teacher import LIST, report_name, report_of
@@ -16,6 +18,15 @@ _DUTIES = {
     "boot": "You watch over the deacon alone: one look, one decision, then leave.",
     "witness": "You watch over the polecats of your rig: one report each, one decision each.",
 }
+
+_FAILS, _TERSE = 0.03, 0.3
+"""How often a command fails, as some do in every town, and how often it says no more than its first line."""
+_FAILURES = (
+    "Error: session not found",
+    "Error: connection refused",
+    "Error: context deadline exceeded",
+    "Error: no such agent",
+)
 
 
 def stock_prime(role: str, session_id: str, rng: random.Random) -> str:
@@ -74,13 +85,42 @@ def command_output(command: str, reports: list[str], rng: random.Random) -> tupl
         return "\n".join(report_name(i) for i in range(len(reports))), False
     if command == "gt hook":
         return f"Hook Status: {bead_id(rng)}\n\nNothing on hook - no work slung", False
-    if command.startswith("gt nudge"):
-        return "Nudged", False
-    if command.startswith("bd create"):
-        return f"Created issue: {bead_id(rng)}", False
-    if command.startswith("gt escalate"):
-        return f"Escalation created: {bead_id(rng)}", False
-    return "ok", False
+    if rng.random() < _FAILS:
+        return rng.choice(_FAILURES), True
+    lines = _answer(shlex.split(command), rng)
+    return "\n".join(lines[: 1 if rng.random() < _TERSE else len(lines)]), False
+
+
+def _answer(words: list[str], rng: random.Random) -> list[str]:
+    """A decision's command, answered in the layout of gt v1.0 and bd v1.0; the first line says it all."""
+    given = {words[i]: words[i + 1] for i in range(len(words) - 1) if words[i].startswith("-")}
+    match words:
+        case ["gt", "deacon", "heartbeat", *said]:
+            return [f"✓ Heartbeat updated: {' '.join(said)}"]
+        case ["gt", "deacon", "start"]:
+            return ["✓ Deacon session started. Attach with: gt deacon attach"]
+        case ["gt", "deacon", "restart"]:
+            return ["✓ Deacon restarted"]
+        case ["gt", "activity", "emit", kind, *_]:
+            payload = {k: given[f"--{k}"] for k in ("message", "target") if f"--{k}" in given}
+            actor = f"  Actor:   {given.get('--actor', '')}"
+            return [f"✓ Emitted {kind} event", actor, f"  Payload: {json.dumps(payload)}"]
+        case ["gt", "nudge", target, *_]:
+            return [f"✓ Nudged {target} ({given.get('--mode', 'wait-idle')})"]
+        case ["gt", "escalate", *_]:
+            return [
+                f"Escalation created: {bead_id(rng)}",
+                "  Severity: high",
+                "  Routed to: bead, mail:mayor",
+            ]
+        case ["gt", "warrant", "file", target, *_]:
+            id = f"  ID: warrant-{rng.randrange(10**12, 10**13)}"
+            return [f"✓ Filed death warrant for {target}", f"  Reason: {given.get('--reason', '')}", id]
+        case ["bd", "create", title, *_]:
+            return [f"✓ Created issue: {bead_id(rng)} — {title}", "  Priority: P2", "  Status: open"]
+        case ["gt", "polecat", "nuke", target, *_]:
+            return [f"Nuking {target}...", "", "✓ Nuked 1 polecat(s)."]
+    return ["ok"]
 
 
 def start_prompt(role: str, at: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import NonRetriableError, in_file
 from . import EngineSource
+from .drafts import Drafts
 from .loop import common_prefix, decode, threads_for
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class LlamaEngine:
         self.context = int(llama.n_ctx())
         self._vocabulary = int(llama.n_vocab())
         self._fed: list[int] = []
+        self._drafts = Drafts()
         self._parameters = _parameters(llama)
 
     @classmethod
@@ -67,67 +69,57 @@ class LlamaEngine:
     def generate(self, ids: Sequence[int], *, matcher: Matcher | None, max_tokens: int) -> Iterator[int]:
         """See ``Engine.generate``."""
         first = self._rewind(ids)
-        return decode(self._step, ids[first:], matcher, max_tokens, self.renderer.end_ids)
+        self._drafts.begin(ids, min(max_tokens, self.context - len(ids)))
+        return decode(self, ids[first:], matcher, max_tokens, self.renderer.end_ids, self._drafts)
 
     def score(self, ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
         """See ``Engine.score``; the prompt is read once, each continuation in one batch of its own."""
         first = self._rewind(ids)
-        lead = _log_softmax(self._step(list(ids[first:])))
+        lead = _log_softmax(self.read(ids[first:], 1)[0])
         scores = []
         for continuation in continuations:
             total = float(lead[continuation[0]])
             if len(continuation) > 1:
-                logs = _log_softmax(self._all_logits(list(continuation[:-1])))
+                logs = _log_softmax(self.read(continuation[:-1], len(continuation) - 1))
                 total += float(sum(logs[i, token] for i, token in enumerate(continuation[1:])))
+                self.unread(len(continuation) - 1)
             scores.append(total)
         return scores
 
     def _rewind(self, ids: Sequence[int]) -> int:
         """How many leading ids are in memory already; what stands behind them there is forgotten."""
         shared = max(0, min(common_prefix(self._fed, ids), len(ids) - 1))
-        del self._fed[shared:]
+        self.unread(len(self._fed) - shared)
         return shared
 
-    def _step(self, tokens: list[int]) -> np.ndarray:
-        """Read tokens; logits [vocabulary] after the last."""
-        import llama_cpp
+    def read(self, tokens: Sequence[int], wanted: int) -> np.ndarray:
+        """See ``Reader.read``."""
         import numpy as np
 
-        self._room(tokens)
+        if len(self._fed) + len(tokens) > self.context:
+            raise NonRetriableError(f"the context of {self.context} tokens is full")
         self._set_threads(len(tokens))
-        self.llama.n_tokens = len(self._fed)  # eval() drops what lies behind
-        self.llama.eval(tokens)
-        self._fed += tokens
-        pointer = llama_cpp.llama_get_logits_ith(self.llama.ctx, -1)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).copy()
-
-    def _all_logits(self, tokens: list[int]) -> np.ndarray:
-        """Logits [tokens, vocabulary] after each of the tokens, which are then forgotten again."""
-        import llama_cpp
-        import numpy as np
-
-        self._room(tokens)
-        self._set_threads(len(tokens))
-        rows = []
+        rows: list[np.ndarray] = []
         for start in range(0, len(tokens), _BATCH):
             part = tokens[start : start + _BATCH]
-            _decode_all(self.llama.ctx, part, len(self._fed) + start)
-            for i in range(len(part)):
-                pointer = llama_cpp.llama_get_logits_ith(self.llama.ctx, i)
-                rows.append(np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).copy())
+            unwanted = max(0, len(tokens) - wanted - start)
+            rows += _logits(self.llama.ctx, part, len(self._fed), unwanted, self._vocabulary)
+            self._fed += part
+        return np.stack(rows)
+
+    def unread(self, count: int) -> None:
+        """See ``Reader.unread``."""
+        import llama_cpp
+
+        del self._fed[len(self._fed) - count :]
         memory = llama_cpp.llama_get_memory(self.llama.ctx)
         llama_cpp.llama_memory_seq_rm(memory, 0, len(self._fed), -1)
-        return np.stack(rows)
 
     def _set_threads(self, tokens: int) -> None:
         import llama_cpp
 
         threads = threads_for(tokens, self._parameters)
         llama_cpp.llama_set_n_threads(self.llama.ctx, threads, threads)
-
-    def _room(self, tokens: Sequence[int]) -> None:
-        if len(self._fed) + len(tokens) > self.context:
-            raise NonRetriableError(f"the context of {self.context} tokens is full")
 
 
 def _parameters(llama: Any) -> int:
@@ -136,18 +128,25 @@ def _parameters(llama: Any) -> int:
     return int(llama_cpp.llama_model_n_params(llama.model))
 
 
-def _decode_all(context: Any, tokens: Sequence[int], past: int) -> None:
-    """One llama.cpp batch that keeps the logits of every token."""
+def _logits(
+    context: Any, tokens: Sequence[int], past: int, unwanted: int, vocabulary: int
+) -> list[np.ndarray]:
+    """One llama.cpp batch after ``past`` tokens; the logits after each token but the first ``unwanted``."""
     import llama_cpp
+    import numpy as np
 
     batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
     try:
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
             batch.token[i], batch.pos[i] = token, past + i
-            batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, 1
+            batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, i >= unwanted
         if llama_cpp.llama_decode(context, batch):
             raise NonRetriableError("llama.cpp could not decode a batch")
+        pointers = (
+            llama_cpp.llama_get_logits_ith(context, i) for i in range(min(unwanted, len(tokens)), len(tokens))
+        )
+        return [np.ctypeslib.as_array(p, shape=(vocabulary,)).copy() for p in pointers]
     finally:
         llama_cpp.llama_batch_free(batch)
 

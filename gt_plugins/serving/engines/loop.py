@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from ...errors import NonRetriableError
 
@@ -12,44 +12,106 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..grammar import Matcher
+    from .drafts import Drafts
 
-Step = Callable[[list[int]], "np.ndarray"]
-"""Feed tokens; give the logits [vocabulary] (float32) after the last of them."""
+
+class Reader(Protocol):
+    """What an engine's model can do for the loop; it remembers what it has read."""
+
+    def read(self, tokens: Sequence[int], wanted: int) -> np.ndarray:
+        """Read tokens; logits [wanted, vocabulary] (float32) after each of the last ``wanted`` of them."""
+
+    def unread(self, count: int) -> None:
+        """Forget the last ``count`` tokens that were read."""
+
+
+class Ahead:
+    """A reply in the making: what has been given out, and what the model has read ahead of it.
+
+    A draft is read together with the tokens that wait. As long as the reply goes on as drafted, the logits
+    are there already; where it does not, the rest of the draft is forgotten.
+    """
+
+    def __init__(self, reader: Reader, ids: Sequence[int], drafts: Drafts | None) -> None:
+        self._reader, self._drafts = reader, drafts
+        self._waiting = list(ids)
+        self._draft: list[int] = []
+        self._right = 0
+        self._rows: np.ndarray | None = None
+
+    def logits(self) -> np.ndarray:
+        """Logits [vocabulary] after everything so far."""
+        if self._waiting or self._rows is None:
+            self._draft = self._drafts.guess() if self._drafts is not None else []
+            self._right = 0
+            self._rows = self._reader.read([*self._waiting, *self._draft], len(self._draft) + 1)
+            self._waiting = []
+        return self._rows[self._right]
+
+    def give(self, token: int) -> None:
+        """The reply goes on with a token."""
+        if self._drafts is not None:
+            self._drafts.add(token)
+        if self._right < len(self._draft) and self._draft[self._right] == token:
+            self._right += 1
+            return
+        self.drop()
+        self._waiting.append(token)
+
+    def drop(self) -> None:
+        """Forget what was read ahead and did not come."""
+        if self._draft and self._drafts is not None:
+            self._drafts.judge(self._right, len(self._draft))
+            if self._right < len(self._draft):
+                self._reader.unread(len(self._draft) - self._right)
+        self._draft = []
 
 
 def decode(
-    step: Step, ids: Sequence[int], matcher: Matcher | None, max_tokens: int, end_ids: frozenset[int]
+    reader: Reader,
+    ids: Sequence[int],
+    matcher: Matcher | None,
+    max_tokens: int,
+    end_ids: frozenset[int],
+    drafts: Drafts | None = None,
 ) -> Iterator[int]:
-    """Reply ids as ``Engine.generate`` promises them.
+    """Reply ids as ``Engine.generate`` promises them, after ``ids`` that are still to be read (at least one).
 
-    What the grammar leaves no choice about (the JSON around a command) is fed together with what is
-    already waiting, so it costs no step of its own.
+    What the grammar leaves no choice about (the JSON around a command) is read together with what is
+    already waiting, so it costs no step of its own; so is what ``drafts`` expects. Neither changes a reply.
     """
-    end = min(end_ids)
-    waiting, made = list(ids), 0
+    ahead = Ahead(reader, ids, drafts)
+    try:
+        yield from _tokens(ahead, matcher, max_tokens, end_ids)
+    finally:
+        ahead.drop()
+
+
+def _tokens(ahead: Ahead, matcher: Matcher | None, max_tokens: int, end_ids: frozenset[int]) -> Iterator[int]:
+    made = 0
     while made < max_tokens:
         for token in matcher.forced() if matcher is not None else ():
             if made >= max_tokens:
                 return
             made += 1
             matcher.consume(token)  # type: ignore[union-attr]
+            ahead.give(token)
             yield token
             if token in end_ids:
                 return
-            waiting.append(token)
         if matcher is not None and matcher.stopped:
-            yield end
+            yield min(end_ids)
             return
         if made >= max_tokens:
             return
-        token = _pick(step(waiting), matcher, end_ids)
+        token = _pick(ahead.logits(), matcher, end_ids)
         made += 1
         if matcher is not None and token not in end_ids:
             matcher.consume(token)
+        ahead.give(token)
         yield token
         if token in end_ids:
             return
-        waiting = [token]
 
 
 def _pick(logits: np.ndarray, matcher: Matcher | None, end_ids: frozenset[int]) -> int:

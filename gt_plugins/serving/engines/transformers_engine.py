@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import NonRetriableError, in_file
 from . import EngineSource
+from .drafts import Drafts
 from .loop import common_prefix, decode, threads_for
 from .weights import merge_lora, require_safetensors
 
@@ -36,6 +37,7 @@ class TransformersEngine:
         self.context = renderer.context
         self._cache: Any = None
         self._fed: list[int] = []
+        self._drafts = Drafts()
         self._parameters = sum(p.numel() for p in model.parameters())
 
     @classmethod
@@ -57,7 +59,9 @@ class TransformersEngine:
     def generate(self, ids: Sequence[int], *, matcher: Matcher | None, max_tokens: int) -> Iterator[int]:
         """See ``Engine.generate``."""
         first = self._rewind(ids)
-        return decode(self._step, ids[first:], matcher, max_tokens, self.renderer.end_ids)
+        drafts = None if self._slides() else self._drafts
+        self._drafts.begin(ids, min(max_tokens, self.context - len(ids)))
+        return decode(self, ids[first:], matcher, max_tokens, self.renderer.end_ids, drafts)
 
     def score(self, ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
         """See ``Engine.score``; the prompt is read once, the continuations as one batch."""
@@ -78,8 +82,7 @@ class TransformersEngine:
             self._forget()
             return 0
         if surplus:
-            self._cache.crop(-surplus)
-            del self._fed[shared:]
+            self.unread(surplus)
         return shared
 
     def _slides(self) -> bool:
@@ -92,8 +95,8 @@ class TransformersEngine:
         self._cache = DynamicCache(config=self.model.config)
         self._fed = []
 
-    def _step(self, tokens: list[int]) -> np.ndarray:
-        """Read tokens; logits [vocabulary] after the last. A failure leaves no half-filled cache."""
+    def read(self, tokens: Sequence[int], wanted: int) -> np.ndarray:
+        """See ``Reader.read``. A failure leaves no half-filled cache."""
         import torch
 
         if len(self._fed) + len(tokens) > self.context:
@@ -101,16 +104,21 @@ class TransformersEngine:
         cache, self._cache = self._cache, None
         with self._threads(len(tokens)), torch.inference_mode():
             given = torch.tensor([tokens], device=self.model.device)
-            out = self.model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            out = self.model(given, past_key_values=cache, use_cache=True, logits_to_keep=wanted)
         self._cache = cache
         self._fed += tokens
-        return out.logits[0, -1].float().cpu().numpy()
+        return out.logits[0].float().cpu().numpy()
+
+    def unread(self, count: int) -> None:
+        """See ``Reader.unread``."""
+        self._cache.crop(-count)
+        del self._fed[-count:]
 
     def _score_batch(self, ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
         import torch
 
         first = self._rewind(ids)
-        lead = torch.from_numpy(self._step(list(ids[first:]))).log_softmax(-1)
+        lead = torch.from_numpy(self.read(ids[first:], 1)[0]).log_softmax(-1)
         longest = max(len(c) for c in continuations)
         scores = [float(lead[c[0]]) for c in continuations]
         if longest < 2:
