@@ -6,6 +6,7 @@ agent's requests grow at the end, so most of each prompt has been read already.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ class TransformersEngine:
         self._cache: Any = None
         self._fed: list[int] = []
         self._drafts = Drafts()
+        parameters = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"  # before transformers 5.24
         self._parameters = sum(p.numel() for p in model.parameters())
 
     @classmethod
@@ -104,7 +107,8 @@ class TransformersEngine:
         cache, self._cache = self._cache, None
         with self._threads(len(tokens)), torch.inference_mode():
             given = torch.tensor([tokens], device=self.model.device)
-            out = self.model(given, past_key_values=cache, use_cache=True, logits_to_keep=wanted)
+            held = {self._cache_name: cache}
+            out = self.model(given, **held, use_cache=True, logits_to_keep=wanted)
         self._cache = cache
         self._fed += tokens
         return out.logits[0].float().cpu().numpy()
@@ -125,9 +129,8 @@ class TransformersEngine:
             return scores
         padded = torch.tensor([[*c[:-1], *[0] * (longest - len(c))] for c in continuations])
         with self._threads(padded.numel()), torch.inference_mode():
-            out = self.model(
-                padded.to(self.model.device), past_key_values=self._copies(len(continuations)), use_cache=True
-            )
+            held = {self._cache_name: self._copies(len(continuations))}
+            out = self.model(padded.to(self.model.device), **held, use_cache=True)
             logs = out.logits.float().log_softmax(-1).cpu()
         for row, continuation in enumerate(continuations):
             rest = torch.tensor(continuation[1:])
