@@ -75,6 +75,28 @@ def test_translation(pattern: str, rust: str) -> None:
     assert translated(pattern) == rust
 
 
+SEEN_RULES = (
+    AllowRule("escalate", "gt escalate"),
+    AllowRule("nudge", "gt nudge (?P<seen>[a-z]+/[a-z]+) 'go on'"),
+)
+
+
+def test_a_seen_group_holds_only_what_was_seen(tmp_path) -> None:
+    profile = Profile("deacon", tmp_path, "", ("Bash",), (), SEEN_RULES, "")
+    seen = frozenset({"demo/nux", "clean", "demo/ash"})
+    pattern = re.compile(re.sub(r"\\x\{(..)\}", r"\\x\1", command_pattern(profile, seen)))
+    for command, right in (("demo/nux", True), ("demo/ash", True), ("demo/ace", False), ("clean", False)):
+        command = f"gt nudge {command} 'go on'"
+        assert (pattern.fullmatch(command) is not None) == right
+        assert (check([call(command)], profile, BASH, seen).refused == 0) == right
+    assert profile.allows("gt nudge demo/ace 'go on'"), "the rule itself names nobody"
+
+
+def test_a_rule_that_nothing_seen_fits_is_left_out(tmp_path) -> None:
+    profile = Profile("deacon", tmp_path, "", ("Bash",), (), SEEN_RULES, "")
+    assert command_pattern(profile, frozenset({"clean"})) == f"(?:{translated('gt escalate')})"
+
+
 @given(st.text(alphabet="abz09 .,:/_+-'\"\\ü", max_size=12))
 @settings(deadline=None)
 def test_a_translated_literal_matches_itself_and_nothing_else(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from serving_helpers import BASH, make_base, make_model, make_tokenizer, request
 
 from gt_plugins.errors import UserError
+from gt_plugins.rendering.conversation import Conversation, Message
 from gt_plugins.rendering.render import STANDARD, TINY, Renderer
-from gt_plugins.roles.profile import load_profile
+from gt_plugins.roles.profile import AllowRule, load_profile
 from gt_plugins.serving.fence import DROPPED_NOTE
+from gt_plugins.serving.grammar import Grammars, Limits
 from gt_plugins.serving.responder import (
     ModelResponder,
     Prepared,
@@ -23,6 +26,7 @@ from gt_plugins.serving.responder import (
     StagedResponder,
     TextPieces,
     role_conversation,
+    seen_in,
 )
 
 DEACON = load_profile("deacon")
@@ -87,6 +91,40 @@ def test_random_weights_answer_in_schema_and_fence(renderer: Renderer, seed: int
     assert free.stop_reason in ("end_turn", "tool_use")
     assert all(b["type"] == "text" or DEACON.allows(b["input"]["command"]) for b in free.blocks)
     assert responder.refused == 0
+
+
+def patrol(*results: str, decided: str = "") -> Conversation:
+    """A conversation in which commands printed ``results``; ``decided`` is a command after the first."""
+    messages = [Message("user", ({"type": "text", "text": "I am demo/boss. Begin."},))]
+    for index, result in enumerate(results):
+        ran = decided if decided and index == 1 else "cat reports/01.txt"
+        messages.append(
+            Message("assistant", ({"type": "tool_use", "name": "Bash", "input": {"command": ran}},))
+        )
+        messages.append(Message("user", ({"type": "tool_result", "content": result},)))
+    return Conversation("", (), "role:deacon", tuple(messages))
+
+
+def test_a_command_is_about_an_agent_in_its_evidence() -> None:
+    seen = seen_in(patrol("Report on demo/polecats/nux-1.\nidle 5m"), DEACON)
+    assert {"demo/polecats/nux-1", "demo/nux-1"} <= seen and "demo/boss" not in seen
+    before = seen_in(patrol("of demo/old", "✓ done", decided="gt nudge demo/old 'go on'"), DEACON)
+    assert {"demo/old", "demo/boss"} <= before, "nobody is named since, so whoever was named counts"
+    since = seen_in(patrol("of demo/old", "✓", "of demo/new", decided="gt nudge demo/old 'go on'"), DEACON)
+    assert "demo/new" in since and "demo/old" not in since
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_weights_nudge_nobody_whom_they_make_up(renderer: Renderer, seed: int) -> None:
+    grammars = Grammars(renderer.tokenizer, renderer.end_ids)
+    nudge = AllowRule("nudge", next(r.pattern for r in DEACON.allow if r.name == "nudge"))
+    profile = replace(DEACON, allow=(nudge,))
+    engine, seen = random_engine(renderer, seed), frozenset({"demo/polecats/nux", "demo/nux", "idle"})
+    matcher = grammars.reply(profile, Limits(text=20, calls=1), must_call=True, seen=seen)
+    made = engine.generate([5, 6, 7], matcher=matcher, max_tokens=400)
+    text = renderer.tokenizer.decode(list(made)[:-1], skip_special_tokens=False)
+    command = renderer.parse_reply(text)[-1]["input"]["command"]
+    assert command.split()[2] in seen - {"idle"}
 
 
 def test_streamed_pieces_are_the_reply_s_first_text(renderer: Renderer) -> None:

@@ -12,6 +12,7 @@ they admit, and none admits ``; | & $ ` < >`` or a line break, so a match can ne
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from ..settings import read_toml
 
 FILES = ("system.txt", "actions.toml", "fence.toml", "rules.md")
 SHIPPED = Path(__file__).parent
+SEEN = "seen"
+"""The group of a fence's pattern that must stand in what the model was shown."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,11 @@ class Profile:
                 return name
         return None
 
-    def allows(self, command: str) -> bool:
-        """Whether the role may run this command: some rule matches all of it."""
-        return any(pattern.fullmatch(command) for pattern in self._allowed)
+    def allows(self, command: str, seen: Collection[str] | None = None) -> bool:
+        """Whether the role may run this command: some rule matches all of it. ``seen``: what its group of
+        this name may hold; None: anything."""
+        matches = (pattern.fullmatch(command) for pattern in self._allowed)
+        return any(m and (seen is None or m.groupdict().get(SEEN) in (None, *seen)) for m in matches)
 
 
 def has_profile(role: str) -> bool:

@@ -5,23 +5,29 @@ crate, so each pattern is parsed with Python's own parser and written out again 
 the two languages could differ the translation only ever narrows (``\\d`` becomes 0-9, ``.`` loses control
 characters), and what it cannot narrow safely it refuses, naming the rule: a fence that means two things is
 no fence. A pattern that admits a character by which one command becomes two is refused as well.
+
+A group named ``seen`` must stand in what the model was shown: ``gt nudge (?P<seen>…) '…'`` goes to an agent
+whose address is in its evidence, and to nobody whom a small model makes up.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from re import _compiler as sre_compiler  # type: ignore[attr-defined]
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as sre_parser  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, in_file
+from ..roles.profile import SEEN
 
 if TYPE_CHECKING:
     from ..roles.profile import Profile
 
 Block = dict[str, Any]
+Words = Mapping[int, frozenset[str]]
 
 COMMAND_TOOL = "Bash"
 BREAKING = frozenset(";|&$`<>\n\r\0")
@@ -45,8 +51,11 @@ class Checked:
     refused: int
 
 
-def check(blocks: Iterable[Block], profile: Profile, tools: frozenset[str]) -> Checked:
-    """Keep text and the tool calls that the role may make; a refused call becomes one line of text.
+def check(
+    blocks: Iterable[Block], profile: Profile, tools: frozenset[str], seen: frozenset[str] | None = None
+) -> Checked:
+    """Keep text and the tool calls that the role may make; a refused call becomes one line of text. ``seen``
+    are the words that a group of this name may hold; None: any.
 
     The grammar lets nothing else be generated, so this finds something only where grammar and profile
     disagree, which would be a bug of ours. No other command is put in a refused one's place: the endpoint
@@ -55,7 +64,7 @@ def check(blocks: Iterable[Block], profile: Profile, tools: frozenset[str]) -> C
     kept: list[Block] = []
     refused = 0
     for block in blocks:
-        if block.get("type") != "tool_use" or allowed_call(block, profile, tools):
+        if block.get("type") != "tool_use" or allowed_call(block, profile, tools, seen):
             kept.append(block)
         else:
             refused += 1
@@ -64,7 +73,7 @@ def check(blocks: Iterable[Block], profile: Profile, tools: frozenset[str]) -> C
     return Checked(tuple(kept), refused)
 
 
-def allowed_call(block: Block, profile: Profile, tools: frozenset[str]) -> bool:
+def allowed_call(block: Block, profile: Profile, tools: frozenset[str], seen: frozenset[str] | None) -> bool:
     """Whether a block is a Bash call, offered in this request, of a command that the fence admits."""
     arguments = block.get("input")
     if block.get("name") != COMMAND_TOOL or COMMAND_TOOL not in tools or COMMAND_TOOL not in profile.tools:
@@ -72,17 +81,20 @@ def allowed_call(block: Block, profile: Profile, tools: frozenset[str]) -> bool:
     if not isinstance(arguments, dict) or set(arguments) != {"command"}:
         return False
     command = arguments["command"]
-    return isinstance(command, str) and not BREAKING & set(command) and profile.allows(command)
+    return isinstance(command, str) and not BREAKING & set(command) and profile.allows(command, seen)
 
 
-def command_pattern(profile: Profile) -> str:
-    """All rules of a role as one regular expression in Rust's syntax, without anchors.
+def command_pattern(profile: Profile, seen: frozenset[str] | None = None) -> str:
+    """All rules of a role as one regular expression in Rust's syntax, without anchors; with the words that
+    were ``seen`` in the place of the groups of this name. A rule that nothing seen fits is left out.
 
     Raises UserError naming file and rule where a pattern cannot be part of a fence."""
     parts = []
     for rule in profile.allow:
         try:
-            parts.append(translated(rule.pattern))
+            parts.append(translated(rule.pattern, seen))
+        except NothingFits:
+            continue
         except ValueError as error:
             where = f"allow rule {rule.name!r}"
             raise UserError(
@@ -91,10 +103,15 @@ def command_pattern(profile: Profile) -> str:
     return "|".join(f"(?:{part})" for part in parts)
 
 
-def translated(pattern: str) -> str:
-    """A Python pattern for a whole command in Rust's syntax.
+class NothingFits(Exception):
+    """Nothing that was seen can stand where a rule wants something seen."""
 
-    Raises ValueError saying what in it has no safe translation or admits more than one command."""
+
+def translated(pattern: str, seen: frozenset[str] | None = None) -> str:
+    """A Python pattern for a whole command in Rust's syntax, see :func:`command_pattern`.
+
+    Raises NothingFits, and ValueError saying what in it has no safe translation or admits more than one
+    command."""
     try:
         tree = sre_parser.parse(pattern)
     except re.error as error:
@@ -106,15 +123,16 @@ def translated(pattern: str) -> str:
         items = items[1:]
     if items and items[-1][0] is sre.AT and items[-1][1] in _EDGES:
         items = items[:-1]
-    return _sequence(items)
+    group = tree.state.groupdict.get(SEEN) if seen is not None else None
+    return _sequence(items, {group: seen} if group and seen is not None else {})
 
 
-def _sequence(items: Sequence[tuple[Any, Any]]) -> str:
-    return "".join(_item(op, value) for op, value in items)
+def _sequence(items: Sequence[tuple[Any, Any]], words: Words) -> str:
+    return "".join(_item(op, value, words) for op, value in items)
 
 
-def _item(op: Any, value: Any) -> str:
-    """One node of the syntax tree."""
+def _item(op: Any, value: Any, words: Words) -> str:
+    """One node of the syntax tree; ``words`` are what a group, by its number, may hold alone."""
     if op is sre.LITERAL:
         return _literal(value)
     if op is sre.IN:
@@ -122,19 +140,28 @@ def _item(op: Any, value: Any) -> str:
     if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
         low, high, inner = value
         most = "" if high is sre.MAXREPEAT else str(high)
-        return f"(?:{_sequence(inner)}){{{low},{most}}}"
+        return f"(?:{_sequence(inner, words)}){{{low},{most}}}"
     if op is sre.SUBPATTERN:
-        _group, add, remove, inner = value
+        group, add, remove, inner = value
         if add or remove:
             raise ValueError("inline flags are not understood")
-        return f"(?:{_sequence(inner)})"
+        return f"(?:{_sequence(inner, words) if group not in words else _one_of(words[group], inner)})"
     if op is sre.BRANCH:
-        return "(?:" + "|".join(_sequence(branch) for branch in value[1]) + ")"
+        return "(?:" + "|".join(_sequence(branch, words) for branch in value[1]) + ")"
     if op in (sre.ANY, sre.NOT_LITERAL):
         raise ValueError(f"it admits any character ({_name(op)}); name those that it needs")
     if op is sre.AT:
         raise ValueError("an anchor inside the pattern; a rule always matches the whole command")
     raise ValueError(f"{_name(op)} has no translation")
+
+
+def _one_of(words: frozenset[str], inner: Any) -> str:
+    """Those of the words that a part of a pattern matches whole."""
+    fits = sre_compiler.compile(inner).fullmatch
+    found = sorted(word for word in words if fits(word))
+    if not found:
+        raise NothingFits
+    return "|".join("".join(_literal(ord(c)) for c in word) for word in found)
 
 
 def _name(op: Any) -> str:

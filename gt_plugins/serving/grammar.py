@@ -135,18 +135,20 @@ class Grammars:
         """Plain text: no special token but the end, no control character but line break and tab."""
         return self._lark(f"start: {self._plain(characters)}\n")
 
-    def reply(self, profile: Profile, limits: Limits, *, must_call: bool = False) -> Matcher:
+    def reply(
+        self, profile: Profile, limits: Limits, *, must_call: bool = False, seen: frozenset[str] | None = None
+    ) -> Matcher:
         """A short text, then at most ``limits.calls`` Bash calls with commands that the role may run.
 
-        ``must_call``: at least one call (the API's tool_choice). Raises UserError for a fence that cannot be
-        translated."""
+        ``seen``: see :func:`command_pattern`. ``must_call``: at least one call (the API's tool_choice).
+        Raises UserError for a fence that cannot be translated."""
         more = f' ("\\n" call){{0,{limits.calls - 1}}}' if limits.calls > 1 else ""
         calls = f"call{more}" if must_call else f"(call{more})?"
         return self._lark(
             f"start: text? {calls}\n"
             f"text: {self._plain(limits.text)}\n"
             f'call: {self._mark(CALL)} "\\n" body "\\n" {self._mark(CALL_END)}\n'
-            f"body: %json {json.dumps(call_schema(profile, limits))}\n"
+            f"body: %json {json.dumps(call_schema(profile, limits, seen))}\n"
         )
 
     def _mark(self, mark: str) -> str:
@@ -185,11 +187,11 @@ def _first_line(text: str) -> str:
     return lines[0] if lines else "the grammar was refused"
 
 
-def call_schema(profile: Profile, limits: Limits) -> dict[str, Any]:
+def call_schema(profile: Profile, limits: Limits, seen: frozenset[str] | None = None) -> dict[str, Any]:
     """The JSON of a tool call: exactly ``{"name": "Bash", "arguments": {"command": …}}``, as rendered."""
     command = {
         "type": "string",
-        "pattern": f"^(?:{command_pattern(profile)})$",
+        "pattern": f"^(?:{command_pattern(profile, seen)})$",
         "maxLength": limits.command,
     }
     arguments = {

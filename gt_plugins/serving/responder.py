@@ -7,6 +7,7 @@ is checked once more against the role's fence. The scripted teacher of ``sim`` i
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Body = Mapping[str, Any]
 Block = dict[str, Any]
 MIN_REPLY = 16
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
+_ADDRESS = re.compile(r"[A-Za-z0-9][\w-]*(?:/[A-Za-z0-9][\w-]*){1,2}")
+_LONG = re.compile(r"/polecats/")
 
 
 class PromptTooLong(UserError):
@@ -50,6 +54,7 @@ class Prepared:
     max_tokens: int
     tools: frozenset[str]
     new_matcher: Callable[[], Matcher]
+    seen: frozenset[str] = frozenset()
     is_json: bool = False
     dropped_messages: int = 0
     cut_results: int = 0
@@ -130,7 +135,8 @@ class ModelResponder:
             most = self.engine.context - MIN_REPLY
             raise PromptTooLong(f"prompt is too long: {len(rendered.ids)} tokens > {most} maximum")
         tools = frozenset(t.name for t in conversation.tools)
-        new_matcher = self._matcher(conversation, body.get("tool_choice") or {}, tools)
+        seen = seen_in(conversation, self.profile)
+        new_matcher = self._matcher(conversation, body.get("tool_choice") or {}, tools, seen)
         new_matcher()  # a schema that cannot be met is the request's error, said before the reply begins
         longest = max(self.budget.reply, self.limits.longest)
         return Prepared(
@@ -138,6 +144,7 @@ class ModelResponder:
             min(int(body.get("max_tokens") or longest), longest, room),
             tools,
             new_matcher,
+            seen,
             conversation.schema is not None,
             rendered.first_message,
             rendered.cut_results,
@@ -171,7 +178,7 @@ class ModelResponder:
         if not ended:
             whole, cut, tail = text.rpartition(CALL)
             text = whole if cut and CALL_END not in tail else text
-        checked = check(self.engine.renderer.parse_reply(text), self.profile, prepared.tools)
+        checked = check(self.engine.renderer.parse_reply(text), self.profile, prepared.tools, prepared.seen)
         self.refused += checked.refused
         blocks = tuple({**b, "id": call_id()} if b["type"] == "tool_use" else b for b in checked.blocks)
         calls = any(b["type"] == "tool_use" for b in blocks)
@@ -179,7 +186,11 @@ class ModelResponder:
         return Reply(blocks, reason if ended else "max_tokens", len(prepared.ids), count)
 
     def _matcher(
-        self, conversation: Conversation, choice: Mapping[str, Any], tools: frozenset[str]
+        self,
+        conversation: Conversation,
+        choice: Mapping[str, Any],
+        tools: frozenset[str],
+        seen: frozenset[str],
     ) -> Callable[[], Matcher]:
         """Which grammar a request is answered in: its schema, else calls where Bash is offered, else text."""
         if conversation.schema is not None:
@@ -187,7 +198,7 @@ class ModelResponder:
             return lambda: self.grammars.schema(schema, self.limits)
         if COMMAND_TOOL in tools and choice.get("type") != "none":
             must_call = choice.get("type") in ("any", "tool")
-            return lambda: self.grammars.reply(self.profile, self.limits, must_call=must_call)
+            return lambda: self.grammars.reply(self.profile, self.limits, must_call=must_call, seen=seen)
         return lambda: self.grammars.text(max(self.limits.text, self.budget.reply))
 
 
@@ -203,6 +214,28 @@ def role_conversation(body: Body, profile: Profile) -> Conversation:
         return conversation
     offered = [t for t in conversation.tools if t.name in profile.tools]
     return replace(with_tools(conversation, offered), system=profile.system)
+
+
+def seen_in(conversation: Conversation, profile: Profile) -> frozenset[str]:
+    """The words that a command may be about: those of the decision's evidence, which is what the commands
+    since the decision before it printed. Where that names nobody, those of everything that was said to the
+    role. An agent's address is there in its short form too (``demo/polecats/nux`` as ``demo/nux``)."""
+    since: list[str] = []
+    for message in reversed(conversation.messages):
+        commands = (str((b.get("input") or {}).get("command", "")) for b in message.blocks)
+        if message.role == "assistant" and any(profile.action_of(c) for c in commands if c):
+            break
+        since += [str(b.get("content", "")) for b in message.blocks if b.get("type") == "tool_result"]
+    words = _words(since)
+    if any(map(_ADDRESS.fullmatch, words)):
+        return words
+    told = [b for m in conversation.messages if m.role != "assistant" for b in m.blocks]
+    return _words([conversation.prime, *(str(b.get("text") or b.get("content") or "") for b in told)])
+
+
+def _words(texts: Sequence[str]) -> frozenset[str]:
+    found = {word.rstrip("./-") for text in texts for word in _WORD.findall(text)}
+    return frozenset(found | {_LONG.sub("/", word) for word in found})
 
 
 class TextPieces:

@@ -19,7 +19,7 @@ _DUTIES = {
     "witness": "You watch over the polecats of your rig: one report each, one decision each.",
 }
 
-_FAILS, _TERSE = 0.03, 0.3
+_FAILS, _TERSE = 0.02, 0.3
 """How often a command fails, as some do in every town, and how often it says no more than its first line."""
 _FAILURES = (
     "Error: session not found",
@@ -86,9 +86,21 @@ def command_output(command: str, reports: list[str], rng: random.Random) -> tupl
     if command == "gt hook":
         return f"Hook Status: {bead_id(rng)}\n\nNothing on hook - no work slung", False
     if rng.random() < _FAILS:
-        return rng.choice(_FAILURES), True
+        return _failure(shlex.split(command), rng), True
     lines = _answer(shlex.split(command), rng)
     return "\n".join(lines[: 1 if rng.random() < _TERSE else len(lines)]), False
+
+
+def _failure(words: list[str], rng: random.Random) -> str:
+    """What the client shows of a command that failed; gt tells how it is used after what went wrong."""
+    verb = " ".join(words[: 2 if words[1] in ("nudge", "escalate") else 3])
+    flags = [
+        f"      --{name} string   {name.capitalize()} of it" for name in ("mode", "reason", "message", "rig")
+    ]
+    rng.shuffle(flags)
+    usage = ["Usage:", f"  {verb} [flags]", "", "Flags:", f"  -h, --help   help for {words[1]}", *flags]
+    shown = usage[: rng.choice((0, 0, 2, len(usage)))]
+    return "\n".join(["Exit code 1", rng.choice(_FAILURES), *shown])
 
 
 def _answer(words: list[str], rng: random.Random) -> list[str]:
