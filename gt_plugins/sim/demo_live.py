@@ -221,7 +221,7 @@ def write_more(scene: Scene, decisions: int) -> None:
     if decisions > 0:
         frames = [frame_of(path) for path in _transcripts(scene)]
         projects = scene.live.home / ".claude" / "projects"
-        written = write_sessions(scene.town, projects, ROLE, decisions, frames=frames, agents=AGENTS)
+        written = write_sessions(scene.town, projects, ROLE, decisions, frames=frames)
         scene.say(f"{len(written)} more sessions written in the client's format ({decisions} decisions)")
         scene.found["written_sessions"] = len(written)
 

@@ -12,7 +12,7 @@ import json
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -222,17 +222,13 @@ def write_sessions(
     *,
     seed: str = "training",
     frames: Sequence[Frame] = (),
-    agents: Sequence[str] = (),
 ) -> list[Written]:
     """Sessions with ``decisions`` decisions in all, from a stream that no held-out case comes from.
 
-    Each session has one of the ``frames`` in turn; a third of the situations is about one of ``agents``,
-    where there are any. Boot looks at one agent only, so each of its patrols is one decision, hours after the
-    one before."""
+    Each session has one of the ``frames`` in turn. Boot looks at one agent only, so each of its patrols is
+    one decision, hours after the one before."""
     rng = stream(role, "sessions", seed)
     found = situations(role, decisions, rng)
-    if agents:
-        found = [replace(s, target=rng.choice(agents)) if rng.random() < 1 / 3 else s for s in found]
     size, gap = (1, timedelta(hours=5)) if role == "boot" else (PER_PATROL, timedelta(minutes=5))
     began = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
     written: list[Written] = []
