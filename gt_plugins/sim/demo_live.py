@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {out}: is not empty and no demo's folder; choose another with --out", file=sys.stderr)
         return 2
     shutil.rmtree(out, ignore_errors=True)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what runs is stopped then too
     try:
         found = play(out, print, args.patrols, args.reports, args.decisions, args.epochs)
     except FinetuneError as error:
@@ -290,8 +291,9 @@ def _transcripts(scene: Scene) -> list[Path]:
 
 
 def _finished(scene: Scene, before: set[Path]) -> bool:
+    """Whether a fresh session's agent has said its last word: a turn that calls for nothing more."""
     fresh = [p for p in _transcripts(scene) if p not in before]
-    return any(DONE in p.read_text(errors="replace") for p in fresh)
+    return any('"stop_reason":"end_turn"' in p.read_text(errors="replace") for p in fresh)
 
 
 def _hook_outputs(path: Path) -> list[str]:
