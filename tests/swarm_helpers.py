@@ -71,6 +71,7 @@ class LinearTrainer:
         self.state = State()
         self.listeners = States()
         self.stop_asked = False
+        self.rate_factor = 1.0
         self.rate = rate
         self.seen: list[int] = []
         self.pause = 0.0

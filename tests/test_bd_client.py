@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -242,6 +243,36 @@ def test_a_grandchild_in_a_session_of_its_own_cannot_hold_us(fake, tmp_path: Pat
         bd.show("ft-1")
     assert time.monotonic() - start < 5
     os.kill(int((tmp_path / "away").read_text()), 9)
+
+
+LOCKED = """echo '{"error":"failed to open: another process holds the exclusive lock on x"}' >&2; exit 1"""
+
+
+def test_a_database_that_another_process_holds_is_waited_for(fake, tmp_path: Path) -> None:
+    bd = fake(f"""[ -e free ] || {{ echo x >> tries; [ $(wc -l < tries) -lt 3 ] || touch free; {LOCKED}; }}
+echo '[{{"id":"ft-1","status":"open"}}]'""")
+    assert bd.show("ft-1")["status"] == "open"
+    assert [c[0] for c in calls(tmp_path)] == ["show"] * 4
+
+
+def test_one_that_is_held_too_long_can_be_retried_and_the_wait_be_ended(fake) -> None:
+    bd = fake(LOCKED, timeout=0.3)
+    with pytest.raises(RetriableError, match="another process holds its database"):
+        bd.show("ft-1")
+    bd.timeout = 60.0
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        with pytest.raises(RetriableError) as caught:
+            bd.show("ft-1")
+        ended.append(caught.value)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    time.sleep(0.3)
+    bd.cancel()
+    waiting.join(20)
+    assert ended
 
 
 def test_no_bd_and_no_database_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

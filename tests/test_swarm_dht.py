@@ -109,7 +109,7 @@ def test_a_record_for_ever_and_one_under_a_key_of_nobodys_are_refused(pair: tupl
 
 def test_adapters_are_typed_as_strictly(pair: tuple[Peers, Peers]) -> None:
     one, two = pair
-    numbers = {"round": 1, "step": 5, "done": 10, "total": 60, "tokens": 64, "size": 9}
+    numbers = {"round": 1, "step": 5, "done": 10, "total": 60, "rows": 8, "tokens": 64, "size": 9}
     entry = {**numbers, "sha256": "0" * 64}
     record = {"peer_id": one.identity.peer_id, "role": STAGE, "shape": "x", "state": "training"}
     assert one.announce(KEY, {**record, "adapters": [entry]}, 30.0)

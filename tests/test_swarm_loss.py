@@ -1,4 +1,7 @@
-"""The real trainer in a swarm of three, one killed and one late, against one peer with the same plan."""
+"""The real trainer in a swarm of three, one killed and one late, against one peer with the same plan.
+
+The swarm shares each batch, so it makes as many steps as one peer; what is left between them is the noise of
+local steps. Judged on rows that nobody learned from."""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ RECIPE = Recipe(rank=8, alpha=16, rate=1e-2, epochs=10.0, batch_tokens=200, pati
 SETTINGS = SwarmSettings(sync_steps=5, averaging_timeout=60.0, lifetime=4.0, min_peers=2)
 
 
-def learnable_rows(count: int = 96, length: int = 24) -> list[Row]:
+LEARNT, HELD_OUT = 96, 96
+
+
+def learnable_rows(count: int = LEARNT, length: int = 24) -> list[Row]:
     """Rows whose second half follows from the first: ids that step by one of three strides."""
     dice = random.Random(5)
     made = []
@@ -74,9 +80,9 @@ class Peer:
         self.trainer.run()
         member.close()
 
-    def loss(self) -> float:
-        """Mean loss per supervised token over all rows."""
-        self.trainer.heldout = self.rows
+    def loss(self, rows: list[Row]) -> float:
+        """Mean loss per supervised token of rows."""
+        self.trainer.heldout = rows
         return self.trainer.heldout_loss()
 
 
@@ -89,9 +95,10 @@ def test_a_swarm_with_a_killed_and_a_late_peer_finishes_and_learns(tmp_path: Pat
     quiet_libraries()
     torch.set_num_threads(1)
     make_base(tmp_path / "base")
-    rows, lock = learnable_rows(), threading.Lock()
+    lock, drawn = threading.Lock(), learnable_rows(LEARNT + HELD_OUT)
+    rows, unseen = drawn[:LEARNT], drawn[LEARNT:]
     alone, *three = (Peer(tmp_path, name, rows, lock) for name in ("alone", "first", "killed", "late"))
-    before = alone.loss()
+    before = alone.loss(unseen)
     alone.trainer.run()
 
     dhts = [start_peer(tmp_path, "first")]
@@ -113,9 +120,9 @@ def test_a_swarm_with_a_killed_and_a_late_peer_finishes_and_learns(tmp_path: Pat
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     tokens = sum(p.trainer.state.tokens for p in three)
     share = tokens / alone.trainer.state.tokens
-    losses = [p.loss() for p in (alone, first[0])]
+    losses = [p.loss(unseen) for p in (alone, first[0])]
     print(f"base {before:.4f}, one peer {losses[0]:.4f}, swarm {losses[1]:.4f}: {losses[1] / losses[0]:.3f}")
     print(f"tokens {share:.3f} of one peer's, steps {[p.trainer.state.step for p in three]}")
     assert 0.9 < share < 1.1
     assert losses[0] < 0.8 * before, "there was something to learn"
-    assert losses[1] < 0.8 * before, "it learns, though in a third of the steps less than one peer does"
+    assert losses[1] <= 1.05 * losses[0]

@@ -262,7 +262,7 @@ def test_a_peer_that_sends_other_bytes_than_it_announced_is_dropped(start: Start
     liar._exchange._blobs[sha256] = b"y" * 100
     from gt_plugins.training.swarm.board import Entry
 
-    liar._entries = (Entry(1, 5, 5, 20, 64, 100, sha256),)
+    liar._entries = (Entry(1, 5, 5, 20, 1, 64, 100, sha256),)
     liar._announce()
     first.run(honest, until=5)
     (dropped,) = events(honest, "dropped")

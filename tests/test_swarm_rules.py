@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt_plugins.errors import NonRetriableError, UserError
-from gt_plugins.training.swarm.deal import agreed, deal, lower_median
+from gt_plugins.training.loader import Batch
+from gt_plugins.training.swarm.deal import agreed, deal, lower_median, together_of, usual_rows
 from gt_plugins.training.swarm.runfile import RunFile, SwarmSettings, load_run
 
 ROOT = Path(__file__).parent.parent
@@ -24,27 +25,54 @@ SEED = "/ip4/203.0.113.7/tcp/49200/p2p/QmX11afH1pk5LLM5ZVCkcfJywmYpwxhHhPkoTfJPn
 # -- the deal ---------------------------------------------------------------------------------------
 
 
+plans = st.lists(st.integers(1, 7), min_size=1, max_size=60)
+
+
+def plan_of(sizes: list[int]) -> list[Batch]:
+    """Batches of so many rows; no row is in two of them."""
+    starts = [sum(sizes[:n]) for n in range(len(sizes))]
+    return [Batch(0, tuple(range(s, s + size))) for s, size in zip(starts, sizes, strict=True)]
+
+
 @few
-@given(names, st.integers(0, 50), st.integers(1, 200), st.integers(1, 30))
-def test_every_batch_that_is_left_is_dealt_to_one_peer(
-    peers: list[str], done: int, total: int, sync: int
+@given(names, plans, st.integers(0, 50), st.integers(1, 30))
+def test_every_row_that_is_left_is_dealt_to_one_peer(
+    peers: list[str], sizes: list[int], done: int, sync: int
 ) -> None:
-    done = min(done, total)
-    dealt = {p: deal(done, total, peers, p, sync) for p in peers}
-    assert sorted(i for d in dealt.values() for i in d.batches) == list(range(done, total))
-    in_round = sorted(i for d in dealt.values() for i in d.batches[: d.stretch])
-    assert in_round == list(range(done, dealt[peers[0]].done_then)), "a round has no gaps"
-    assert len({d.done_then for d in dealt.values()}) == 1
+    plan, total = plan_of(sizes), len(sizes)
+    done, rows = min(done, total), usual_rows(plan)
+    dealt = {p: deal(plan, done, total, rows, peers, p, sync) for p in peers}
+    assert sorted(r for d in dealt.values() for b in d.steps for r in b.rows) == list(
+        range(sum(sizes[:done]), sum(sizes))
+    )
+    (then,) = {d.done_then for d in dealt.values()}
+    in_round = sorted(r for d in dealt.values() for b in d.steps[: d.stretch] for r in b.rows)
+    assert in_round == list(range(sum(sizes[:done]), sum(sizes[:then]))), "a round has no gaps"
 
 
 @few
-@given(names, st.integers(1, 100), st.integers(1, 9))
-def test_a_plan_comes_to_its_end_whoever_dies(peers: list[str], total: int, sync: int) -> None:
-    done, there = 0, list(peers)
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 40))
+def test_a_swarm_makes_as_many_steps_as_one_peer_where_batches_have_rows_for_all(
+    count: int, rows: int, total: int
+) -> None:
+    peers = [f"p{n}" for n in range(count)]
+    dealt = [deal(plan_of([rows] * total), 0, total, rows, peers, p, 10**6) for p in peers]
+    together = together_of(rows, count)
+    assert (together == 1) is (rows >= count)
+    assert max(len(d.steps) for d in dealt) == math.ceil(total / together)
+    sizes = [len(b.rows) for d in dealt for b in d.steps[:-1]]
+    assert not sizes or max(sizes) - min(sizes) <= 1, "hands are alike"
+    assert all(d.rate_factor**2 == pytest.approx(count) for d in dealt)
+
+
+@few
+@given(names, plans, st.integers(1, 9))
+def test_a_plan_comes_to_its_end_whoever_dies(peers: list[str], sizes: list[int], sync: int) -> None:
+    plan, total, done, there = plan_of(sizes), len(sizes), 0, list(peers)
     for _ in range(total + 1):
         if done >= total:
             break
-        done = deal(done, total, there, there[0], sync).done_then
+        done = deal(plan, done, total, usual_rows(plan), there, there[0], sync).done_then
         there = there[:-1] or there
     assert done == total
 

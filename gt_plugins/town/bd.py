@@ -1,8 +1,9 @@
 """A thin typed client of the real ``bd`` (beads), made so that bd can never hurt its caller.
 
 Each call is one process of its own session with ``--json``, no stdin and a deadline; when that passes, the
-whole process group is killed, since an embedded bd waits for a held lock for ever. The environment is
-cleaned first: an inherited BEADS_DIR would send our beads to another database, and bd changes its output
+whole process group is killed: some versions of an embedded bd wait for a held lock for ever. Others refuse at
+once, which is no error here but a bd that is slow: the call is made again until its deadline. The environment
+is cleaned first: an inherited BEADS_DIR would send our beads to another database, and bd changes its output
 inside an agent's session. Warnings on stderr are passed over; only stdout is JSON.
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +29,8 @@ ACTOR = "gastown-finetune"
 GT_STATUSES = ("staged_ready", "staged_warnings")
 """gt's own custom statuses. ``gt convoy`` fails while none are set, so whoever sets any sets these too."""
 
+LOCK_PAUSE, MOST_LOCK_PAUSE = 0.1, 1.0
+"""Seconds between two calls while another process has the database."""
 _STATUS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _KEPT = (
     "BEADS_DOLT_PORT",
@@ -36,6 +41,8 @@ _KEPT = (
 )
 _DROPPED = ("BEADS_", "BD_", "CLAUDE")
 _GONE = ("no issue found", "no issues found", "issue not found")
+_LOCKED = ("exclusive lock", "locked by another")
+"""What an embedded bd says when another process has its database. Nothing has begun: to ask again is safe."""
 
 
 class BdError(FinetuneError):
@@ -63,6 +70,7 @@ class Bd:
         self._binary = binary
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
+        self._cancelled = 0
 
     # -- what is there ------------------------------------------------------------------------------
 
@@ -221,9 +229,10 @@ class Bd:
     # -- the process --------------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Kill the calls that are running; their callers get a RetriableError."""
+        """End the calls that are running or wait for a lock; their callers get a RetriableError."""
         with self._lock:
             running = list(self._running)
+            self._cancelled += 1
         for process in running:
             _kill_group(process)
 
@@ -235,17 +244,26 @@ class Bd:
             raise BdError(f"bd {args[0]} did not answer in JSON: {_line(out)}") from None
 
     def _run(self, *args: str) -> str:
-        """stdout of one call. Raises BdMissing, BdNotFound, BdError, or RetriableError at the deadline."""
+        """stdout of one call, made again while another process holds the database.
+
+        Raises BdMissing, BdNotFound, BdError, or RetriableError at the deadline."""
         problem = self.problem()
         if problem:
             raise BdMissing(problem)
-        code, out, err = self._process([self._binary, *args, "--json"])
-        if code == 0 and not (out.strip() == "" and "Error" in err):
-            return out
-        message = error_text(out, err) or f"exit code {code}"
-        if any(sign in message.lower() for sign in _GONE):
-            raise BdNotFound(f"bd {args[0]}: {message}")
-        raise BdError(f"bd {args[0]}: {message}")
+        until, pause, cancelled = time.monotonic() + self.timeout, LOCK_PAUSE, self._cancelled
+        while True:
+            code, out, err = self._process([self._binary, *args, "--json"])
+            if code == 0 and not (out.strip() == "" and "Error" in err):
+                return out
+            message = error_text(out, err) or f"exit code {code}"
+            if any(sign in message.lower() for sign in _GONE):
+                raise BdNotFound(f"bd {args[0]}: {message}")
+            if not any(sign in message.lower() for sign in _LOCKED):
+                raise BdError(f"bd {args[0]}: {message}")
+            if time.monotonic() + pause > until or self._cancelled != cancelled:
+                raise RetriableError(f"bd {args[0]}: another process holds its database ({self.timeout:g} s)")
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, MOST_LOCK_PAUSE)
 
     def _process(self, argv: list[str]) -> tuple[int, str, str]:
         try:

@@ -106,6 +106,8 @@ class Trainer:
         self.meter = Meter(sum(p.numel() for p in model.parameters()), device)
         self.state = _State(0, 0, 0.0, [])
         self.stop_asked = False
+        self.rate_factor = 1.0
+        """What the recipe's rate is multiplied by; a swarm sets it by the number of its peers."""
 
     def resume(self) -> int:
         """Go on from the newest intact checkpoint; returns its step, 0 where there is none."""
@@ -165,7 +167,7 @@ class Trainer:
         loss, norm, tokens = self._gradients(batch)
         r = self.recipe
         share = rate_share(self.state.step, len(self.steps), r.warmup, r.schedule, r.decay, r.floor)
-        share *= self.nan.scale
+        share *= self.nan.scale * self.rate_factor
         for options in self.optimizer.param_groups:
             options["lr"] = self.recipe.rate * share
         number = self.state.step + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
@@ -80,6 +81,25 @@ def test_every_state_reaches_the_real_bead_and_it_is_closed(town: Town, embedded
     statuses = embedded.custom_statuses()
     assert statuses[0] == "mine" and set(statuses) == {"mine", *GT_STATUSES, *STATES}
     assert len(embedded.find("ft_job", job.id)) == 1
+
+
+def test_a_store_that_others_use_at_the_same_time_costs_no_state(town: Town, embedded: Bd) -> None:
+    """The embedded store has one user at a time; bd refuses the others at once."""
+    job = new_job(town, "deacon", "/models/tiny", "/data/deacon-1")
+    stop, created = threading.Event(), []
+
+    def busy() -> None:
+        while not stop.wait(0.2):
+            created.append(embedded.create("somebody else's"))
+
+    other = threading.Thread(target=busy)
+    other.start()
+    try:
+        assert whole_life(town, job, embedded) == list(STATES)
+    finally:
+        stop.set()
+        other.join(60)
+    assert progress(job).pending == () and len(created) == len(set(created)) > 1
 
 
 def test_what_the_client_says_of_real_errors(embedded: Bd) -> None:

@@ -25,6 +25,7 @@ class Entry:
     step: int
     done: int
     total: int
+    rows: int
     tokens: int
     size: int
     sha256: str
@@ -134,7 +135,11 @@ def short(peer_id: str) -> str:
 def _peer(record: Mapping[str, Any]) -> Peer:
     """A record that the schema has passed."""
     entries = [Entry(**e) for e in record["adapters"]]
-    sane = [e for e in entries if 0 <= e.done <= e.total and min(e.round, e.step, e.tokens, e.size) >= 0]
+    sane = [
+        e
+        for e in entries
+        if 0 <= e.done <= e.total and e.rows > 0 and min(e.round, e.step, e.tokens, e.size) >= 0
+    ]
     return Peer(
         record["peer_id"], record["shape"], record["state"], tuple(sorted(sane, key=lambda e: e.round))
     )

@@ -82,9 +82,12 @@ def mean(offers: Mapping[str, Offer]) -> dict[str, Tensor]:
 
 
 def weights(tokens: Mapping[str, int]) -> dict[str, float]:
-    """Each peer's share of a mean, by tokens, none above twice the median; equal where nobody has any."""
+    """Each peer's share of a mean, by tokens, none above twice the median; equal where nobody has any.
+
+    Where most have none (the plan's last rows go to a few) the median is that of those who have."""
     counts = {peer: max(0, n) for peer, n in tokens.items()}
-    cap = MOST_WEIGHT * lower_median([float(n) for n in counts.values()])
+    some = [n for n in counts.values() if n]
+    cap = float(MOST_WEIGHT * (lower_median([*counts.values()]) or lower_median(some or [0])))
     capped = {peer: min(float(n), cap) for peer, n in counts.items()}
     total = sum(capped.values())
     return {peer: (n / total if total else 1.0 / len(capped)) for peer, n in capped.items()}

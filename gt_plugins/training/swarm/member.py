@@ -2,7 +2,7 @@
 
 A round is ``sync_steps`` local steps. At its border a peer announces its adapter, waits for the others to
 come to the same border (not longer than the time-out, and not for the dead), fetches theirs, drops what the
-guard drops, takes the mean, and deals out the batches that are left. A peer that comes late takes the mean
+guard drops, takes the mean, and deals out the rows that are left. A peer that comes late takes the mean
 of the last border and goes on from there as if it had been there; so does one that fell behind. Losing
 peers never stops training: a peer that is alone goes on alone.
 """
@@ -28,7 +28,7 @@ from ..adapter import adapter_state, set_adapter_state
 from ..callbacks import Listener
 from . import guard
 from .board import DONE, LEFT, TRAINING, Board, Entry, Peer, short
-from .deal import Deal, agreed, deal, lower_median
+from .deal import Deal, agreed, deal, lower_median, usual_rows
 from .exchange import Exchange, pack, unpack
 from .peers import Peers
 from .runfile import SwarmSettings
@@ -58,6 +58,7 @@ class Trainee(Protocol):
     state: Any
     listeners: Any
     stop_asked: bool
+    rate_factor: float
 
 
 class Notes(Protocol):
@@ -114,7 +115,7 @@ class SwarmMember(Listener):
         self._renewer: threading.Thread | None = None
         self._trainer: Trainee
         self._plan: tuple[Batch, ...]
-        self._total = 0
+        self._total, self._rows = 0, 1
         self._border: Border | None = None
 
     # -- coming and going ---------------------------------------------------------------------------
@@ -126,7 +127,8 @@ class SwarmMember(Listener):
         all the others train something else, NonRetriableError where they are done, or where nothing that
         they offer can be used."""
         self.folder, self._life = folder, life
-        self._trainer, self._plan, self._total = trainer, tuple(trainer.steps), len(trainer.steps)
+        self._trainer, self._plan = trainer, tuple(trainer.steps)
+        self._total, self._rows = len(self._plan), usual_rows(self._plan)
         state = self._read(trainer.model)
         self.board.shape = shape_of(state, self._base)
         others = self.board.look()
@@ -185,7 +187,7 @@ class SwarmMember(Listener):
         while border.done < self._total:
             border = self._cross(border)
             if border.dealt.stretch > 0:
-                return  # else fewer batches are left than peers, and none is ours
+                return  # else fewer rows are left than peers, and none is ours
         self._finish()
 
     def on_end(self, state: str) -> None:
@@ -231,6 +233,7 @@ class SwarmMember(Listener):
         entries = [chosen[i] for i in counted]
         if at == 0:
             self._total = lower_median([self._total, *(e.total for e in entries)])
+            self._rows = lower_median([self._rows, *(e.rows for e in entries)])
         if behind and entries:
             done = lower_median([e.done for e in entries])
         done = agreed(done, [e.done for e in entries], self.settings.sync_steps * (len(entries) + 1))
@@ -246,6 +249,7 @@ class SwarmMember(Listener):
             raise NonRetriableError("not one adapter of this swarm's peers can be used; see the lines above")
         entries = [chosen[i] for i in kept]
         self._total = lower_median([e.total for e in entries])
+        self._rows = lower_median([e.rows for e in entries])
         step, done = lower_median([e.step for e in entries]), lower_median([e.done for e in entries])
         self._say(f"joining {len(kept)} peers at round {at}: {done} of {self._total} batches are dealt")
         return guard.mean(kept), step, done, sorted(kept)
@@ -254,11 +258,11 @@ class SwarmMember(Listener):
         self, at: int, step: int, done: int, counted: list[str], state: Mapping[str, Tensor]
     ) -> Border:
         """Put the trainer at ``step``, with this peer's share of the batches that are left before it."""
-        trainer, plan = self._trainer, self._plan
-        dealt = deal(done, self._total, counted, self.board.me, self.settings.sync_steps)
+        trainer, plan, me = self._trainer, self._plan, self.board.me
+        dealt = deal(plan, done, self._total, self._rows, counted, me, self.settings.sync_steps)
         behind = [*trainer.steps[:step], *[plan[0]] * max(0, step - len(trainer.steps))]
-        trainer.state.step = step
-        trainer.steps = behind + [plan[index % len(plan)] for index in dealt.batches]
+        trainer.state.step, trainer.rate_factor = step, dealt.rate_factor
+        trainer.steps = [*behind, *dealt.steps]
         self._border = Border(at, step, trainer.state.tokens, done, dealt, state)
         where = {"round": at, "done": done, "total": self._total}
         self._note("border", **where, peers=[short(i) for i in counted])
@@ -325,7 +329,7 @@ class SwarmMember(Listener):
     def _offer(self, state: Mapping[str, Tensor], at: int, step: int, done: int, tokens: int) -> None:
         self._own = pack(state, self.settings.compression)
         sha256 = self._exchange.offer(self._own)
-        entry = Entry(at, step, done, self._total, tokens, len(self._own), sha256)
+        entry = Entry(at, step, done, self._total, self._rows, tokens, len(self._own), sha256)
         self._entries = (*self._entries, entry)[-OFFERED:]
         self._announce()
 

@@ -71,6 +71,8 @@ class AdapterV1(BaseModel):
     """Batches of the common plan that the swarm has dealt out up to this border."""
     total: StrictInt
     """Batches of the common plan."""
+    rows: StrictInt
+    """Rows that a batch of it has as a rule."""
     tokens: StrictInt
     """Tokens that this peer has learned from since the border before."""
     size: StrictInt
