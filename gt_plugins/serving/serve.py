@@ -123,16 +123,15 @@ def _town_of(role: str | None, town: Path | None) -> Town | None:
 
 def _check_host(host: str, allow_remote: bool, token_file: Path | None) -> None:
     """Loopback, or asked for twice: a model's endpoint on the network is for nobody by accident."""
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if loopback:
-        return
-    if not allow_remote or token_file is None:
+    if not _is_loopback(host) and (not allow_remote or token_file is None):
         raise UserError(f"--host {host}: not loopback; that needs --allow-remote and --token-file FILE")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_token(path: Path, *, make: bool) -> str:
@@ -169,7 +168,8 @@ def background(plan: Plan) -> daemon.Running:
 def _arguments(plan: Plan) -> Sequence[str]:
     """The child's command line; nothing secret stands on it."""
     words = [plan.version.ref, "--models", str(plan.version.home), "--host", plan.host]
-    words += ["--port", str(plan.port), "--token-file", str(plan.token_file), "--allow-remote"]
+    words += ["--port", str(plan.port), "--token-file", str(plan.token_file)]
+    words += [] if _is_loopback(plan.host) else ["--allow-remote"]
     return words + (["--engine", plan.engine] if plan.engine else [])
 
 
