@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli.common import JsonOption, ModelsOption, TownOption, new_app, print_json, run
+from .cli.common import JsonOption, ModelsOption, TownOption, checked, new_app, print_json, run
 from .cli.recipe_flags import Chosen, recipe_flags
 from .durable import private_dir
 from .errors import UserError
@@ -140,7 +140,7 @@ def finetune(
     if corpus is not None and dataset is not None:
         raise UserError("--corpus or --dataset, not both: a dataset is built from a corpus")
     check_role(role)
-    place = workplace(corpus, town, dataset, checkpoints)
+    place = checked(workplace(corpus, town, dataset, checkpoints))
     swarm, recipe = None, chosen.recipe
     if run_file is not None:
         from .training.swarm.enrol import PRIVATE_KEY, request_for

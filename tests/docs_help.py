@@ -19,7 +19,8 @@ Generated from the commands themselves by `make docs`; do not edit.
 
 `gt model …` is `gt-model …` and `gt corpus …` is `gt-corpus …` where the shim stands first on PATH.
 `node0-corpus` is `gt-corpus` under another name. Exit codes: 0 fine; 2 bad arguments, configuration or names,
-found before any work; 1 failed while working; 3 refused by a gate.
+found before any work; 1 failed while working; 3 refused by a gate. An error is one line on stderr; with
+`--json` stdout then holds nothing, otherwise one document.
 """
 
 

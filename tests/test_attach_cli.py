@@ -74,7 +74,7 @@ def test_install_needs_somebody_who_consents(town: Town, args: tuple[str, ...], 
 )
 def test_install_asks_on_a_terminal(town: Town, typed: str, code: int, granted: bool):
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "gt_plugins.cli.plugins", "install", "--town", str(town.root)]
+    command = [sys.executable, "-m", "gt_plugins.cli.plugins", "install", "--json", "--town", str(town.root)]
     process = subprocess.Popen(
         command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -83,9 +83,10 @@ def test_install_asks_on_a_terminal(town: Town, typed: str, code: int, granted: 
     out, err = process.communicate(timeout=60)
     os.close(leader)
     assert process.returncode == code, err
-    assert "SessionEnd hook" in out and load_settings(town).consent.granted is granted
+    assert "SessionEnd hook" in err and load_settings(town).consent.granted is granted
+    assert bool(out) is granted, "questions are asked on stderr"
     if granted:
-        assert load_settings(town).consent.by == "Ann"
+        assert json.loads(out)["done"] and load_settings(town).consent.by == "Ann"
 
 
 def test_the_way_from_install_to_uninstall(town: Town):
@@ -107,6 +108,7 @@ def test_the_way_from_install_to_uninstall(town: Town):
     assert (
         gone.returncode == 1 and "not installed here" in gone.stdout and "→ gt-plugins install" in gone.stdout
     )
+    assert "--fix" not in gone.stdout, "which mends only what was installed"
 
 
 def test_errors_are_one_line_with_the_file(town: Town, tmp_path: Path, isolated: Path):

@@ -142,6 +142,25 @@ def test_trouble_goes_to_the_log_without_text(town: Town) -> None:
     assert oct(log.stat().st_mode & 0o777) == "0o600"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[capture]\nexclude_rig = ["demo"]\n[consent]\ngranted = true\nby = "Ann"\n',
+        '[captur]\nexclude_rigs = ["demo"]\n[consent]\ngranted = true\nby = "Ann"\n',
+        '[capture]\nexclude_rigs = "demo"\n[consent]\ngranted = true\nby = "Ann"\n',
+        '[consent]\ngranted = "true"\nby = "Ann"\n',
+    ],
+)
+def test_a_slip_in_the_settings_stores_nothing_and_is_logged(town: Town, text: str) -> None:
+    """The same that stops the sweep: nobody can tell which rig was meant."""
+    town.own_dir(town.corpus_dir)
+    town.settings_file.write_text(text)
+    done = run(json.dumps(payload(town, "demo/crew/alice")).encode())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert spooled(town) == []
+    assert "session-end: settings/finetune.toml: " in (town.corpus_dir / "hook.log").read_text()
+
+
 def test_a_town_that_cannot_be_written(town: Town) -> None:
     consented(town)
     town.corpus_dir.write_text("a file where the folder should be")
@@ -183,7 +202,6 @@ def test_other_words(town: Town) -> None:
         ("consent.granted = true\n", False, True),
         ("consent = { granted = true }\n", False, True),
         ('[consent]\nby = """\ngranted = true\n"""\n', False, False),
-        ('[consent]\ngranted = "true"\n', False, False),
         ('[consent]\ngranted = true\n[capture]\nexclude_rigs = ["demo"]\n', False, True),
         ('[consent]\ngranted = true\n[capture]\nexclude_rigs = ["deacon"]\n', False, False),
         ("", False, False),

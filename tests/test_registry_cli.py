@@ -262,4 +262,4 @@ def test_the_quick_way_leaves_what_it_does_not_know_to_typer(
     for words in (["--help"], ["-h"], ["--nope"], ["a", "b"], ["--role"]):
         assert model_list.quick(words) is None
     code, out, err = call(capsys, "list", "a", "b")
-    assert (code, out) == (2, "") and "Usage" in err
+    assert (code, out) == (2, "") and "shows the usage" in err

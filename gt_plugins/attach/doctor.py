@@ -66,6 +66,11 @@ def mend(town: Town) -> list[str]:
     return done
 
 
+def _fix(town: Town) -> str:
+    """What mends shim, hooks and formulas: ``--fix`` repeats an install, it does not make one."""
+    return "gt-plugins doctor --fix" if record.installed(town) else "gt-plugins install"
+
+
 def _install(town: Town) -> Iterator[Check]:
     if record.installed(town):
         yield Check("install", "ok", f"{town.root}, since {record.load_town(town).at}")
@@ -86,7 +91,7 @@ def _gt(town: Town) -> Iterator[Check]:
 
 def _shim(town: Town) -> Iterator[Check]:
     path, state = shim.shim_path(), shim.read_state()
-    fix = "gt-plugins doctor --fix"
+    fix = _fix(town)
     if edits.read_text(path) is None or state is None:
         yield Check("shim", "fail", f"{path}: not there", "gt-plugins install")
         return
@@ -111,16 +116,14 @@ def _client(town: Town) -> Iterator[Check]:
         try:
             ours = client_settings.our_entries(read_json(path)) if path.exists() else []
         except FinetuneError as error:
-            yield Check("session-end", "fail", str(error), "mend the file, then gt-plugins doctor --fix")
+            yield Check("session-end", "fail", str(error), f"mend the file, then {_fix(town)}")
             continue
         if ours == [expected]:
             yield Check("session-end", "ok", str(path))
         elif ours:
-            yield Check(
-                "session-end", "fail", f"{path}: an entry of another install", "gt-plugins doctor --fix"
-            )
+            yield Check("session-end", "fail", f"{path}: an entry of another install", _fix(town))
         else:
-            yield Check("session-end", "fail", f"{path}: no entry of ours", "gt-plugins doctor --fix")
+            yield Check("session-end", "fail", f"{path}: no entry of ours", _fix(town))
 
 
 def _formulas(town: Town) -> Iterator[Check]:
@@ -130,9 +133,9 @@ def _formulas(town: Town) -> Iterator[Check]:
         if current == text:
             yield Check("formula", "ok", str(path))
         elif current is None:
-            yield Check("formula", "fail", f"{path}: not there", "gt-plugins doctor --fix")
+            yield Check("formula", "fail", f"{path}: not there", _fix(town))
         else:
-            yield Check("formula", "warn", f"{path}: changed", "move it away, then gt-plugins doctor --fix")
+            yield Check("formula", "warn", f"{path}: changed", f"move it away, then {_fix(town)}")
 
 
 def _consent(town: Town) -> Iterator[Check]:
@@ -195,7 +198,7 @@ def _beads(town: Town) -> Iterator[Check]:
     missing = [s for s in STATES if s not in known]
     if missing:
         detail = f"beads does not know {', '.join(missing)}"
-        yield Check("statuses", "warn", detail, "gt-plugins doctor --fix (a training job adds them, too)")
+        yield Check("statuses", "warn", detail, f"{_fix(town)} (a training job adds them, too)")
     else:
         yield Check("statuses", "ok", "beads knows the states of training jobs")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..durable import write_text
-from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD, read_toml
+from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD, load_settings
 from ..town.root import Town
 
 TEXT = f"""# gastown-finetune: settings of this town. A key that is commented out has the value shown.
@@ -36,12 +36,12 @@ TEXT = f"""# gastown-finetune: settings of this town. A key that is commented ou
 def write_settings(town: Town) -> str:
     """Write the file, or add those tables that it has not; returns a line that says what was done.
 
-    Raises UserError where the file that is there is no TOML."""
+    Raises UserError where something is wrong in the file that is there."""
     path = town.settings_file
     if not path.exists():
         write_text(path, TEXT)
         return f"{path}: written"
-    there = read_toml(path)
+    there = load_settings(town).raw
     _, *tables = TEXT.split("\n[")
     missing = [table for table in tables if table.partition("]")[0] not in there]
     if not missing:

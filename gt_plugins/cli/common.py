@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from ..errors import UserError
 from .exits import fail, leave, print_json
 
-__all__ = ["JsonOption", "ModelsOption", "TownOption", "fail", "new_app", "print_json", "run"]
+if TYPE_CHECKING:
+    from ..town.root import Town
 
+__all__ = [
+    "JsonOption",
+    "ModelsOption",
+    "TownOption",
+    "checked",
+    "checked_town",
+    "fail",
+    "new_app",
+    "print_json",
+    "run",
+]
+
+AnyTown = TypeVar("AnyTown", bound="Town")
 TownOption = Annotated[
     Path | None, typer.Option("--town", help="The town's root folder.", show_default=False)
 ]
@@ -32,6 +48,40 @@ def new_app(name: str, help: str) -> typer.Typer:
     )
 
 
+def checked_town(path: Path | None) -> Town:
+    """The town that is meant, checked. Raises UserError where there is none, and as ``checked`` does."""
+    from ..town.root import find_town
+
+    return checked(find_town(path))
+
+
+def checked(town: AnyTown) -> AnyTown:
+    """A town whose settings and list of rigs were looked over, before any work begins.
+
+    Raises UserError naming file and line or key of what is broken."""
+    from ..settings import load_settings
+
+    load_settings(town)
+    town.rigs()
+    return town
+
+
 def run(app: typer.Typer) -> NoReturn:
     """Run an application; see :func:`gt_plugins.cli.exits.leave`. Raises SystemExit always."""
-    leave(app)
+    leave(lambda: _run(app))
+
+
+def _run(app: typer.Typer) -> int:
+    """The exit code of a command line. Raises UserError, in one line, for one that is no use of ``app``."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        raise UserError("stopped at the question; nothing was changed") from None
+    except typer.TyperException as error:
+        wrong = " ".join(error.format_message().split()).rstrip(".")
+        if not wrong:  # nothing was asked for, and the help that is printed then is the answer
+            return error.exit_code
+        command = getattr(getattr(error, "ctx", None), "command_path", Path(sys.argv[0]).name)
+        wrong = f"{wrong[0].lower()}{wrong[1:]}{'' if wrong.endswith('?') else ';'}"
+        raise UserError(f"{wrong} `{command} --help` shows the usage") from None
+    return code if isinstance(code, int) else 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import FinetuneError, UserError
-from .common import JsonOption, TownOption, new_app, print_json, run
+from .common import JsonOption, TownOption, checked_town, new_app, print_json, run
 
 if TYPE_CHECKING:
     from ..corpus.store import StoredDocument, StoredSession
@@ -36,12 +36,6 @@ EXPECTED = ("line:", "attachment:", "event:")
 app = new_app("corpus", HELP)
 
 
-def _town(path: Path | None) -> Town:
-    from ..town.root import find_town
-
-    return find_town(path)
-
-
 @app.command()
 def consent(
     grant: Annotated[bool, typer.Option("--grant", help="Allow capturing in this town.")] = False,
@@ -55,7 +49,7 @@ def consent(
 
     if grant and revoke:
         raise UserError("--grant or --revoke, not both")
-    place = _town(town)
+    place = checked_town(town)
     if grant or revoke:
         state = (consents.grant if grant else consents.revoke)(place, by)
     else:
@@ -81,14 +75,16 @@ def sweep(
     json: JsonOption = False,
 ) -> None:
     """Capture what is new: sessions that ended, and those that the hook missed."""
-    place = _town(town)
     if projects is not None and not projects.is_dir():
         raise UserError(f"{projects}: no such folder (--projects)")
     if quiet:
-        _quiet_sweep(place, projects, spool_only)
+        from ..town.root import find_town
+
+        _quiet_sweep(find_town(town), projects, spool_only)
         return
     from ..corpus.sweep import sweep as run_sweep
 
+    place = checked_town(town)
     with _progress(shown=not json and sys.stderr.isatty()) as progress:
         report = run_sweep(place, projects, spool_only, progress=progress)
     if json:
@@ -158,7 +154,7 @@ def collect(
     """Collect artifacts and records: conventions, formulas, specs, settings, role files, primes and more."""
     from ..corpus.collect import collect as run_collect
 
-    report = run_collect(_town(town), source)
+    report = run_collect(checked_town(town), source)
     if json:
         print_json(report.to_json())
         return
@@ -178,7 +174,7 @@ def stats(town: TownOption = None, json: JsonOption = False) -> None:
     from ..corpus.stats import bars, days, stacked
     from ..corpus.stats import stats as count
 
-    found = count(_town(town))
+    found = count(checked_town(town))
     if json:
         print_json(found.to_json())
         return
@@ -231,7 +227,7 @@ def search(
     from ..corpus.store import Store, exists
     from .tables import print_table
 
-    place = _town(town)
+    place = checked_town(town)
     found: list[dict[str, str]] = []
     if exists(place):
         with Store(place) as store:
@@ -267,7 +263,7 @@ def show(
     """Show one session or document as it is stored."""
     from ..corpus.store import Store, exists
 
-    place = _town(town)
+    place = checked_town(town)
     if not exists(place):
         raise UserError(f"{id!r}: nothing was captured yet; run `gt corpus sweep`")
     with Store(place) as store:
@@ -323,7 +319,7 @@ def label(
 
     if verdict not in ("good", "bad"):
         raise UserError(f"a label is good or bad, not {verdict!r}")
-    place = _town(town)
+    place = checked_town(town)
     if not exists(place):
         raise UserError(f"{session!r}: nothing was captured yet; run `gt corpus sweep`")
     from ..corpus.scrub.engine import scrubber_for
@@ -345,7 +341,7 @@ def purge(
     """Delete for real, and name the model versions that were trained on it."""
     from ..corpus.purge import purge as run_purge
 
-    result = run_purge(_town(town), session, before)
+    result = run_purge(checked_town(town), session, before)
     if json:
         print_json(result.to_json())
         return

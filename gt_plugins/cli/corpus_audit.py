@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
-from .common import JsonOption, TownOption, print_json
+from .common import JsonOption, TownOption, checked_town, print_json
 
 if TYPE_CHECKING:
     from ..corpus.audit.report import AuditReport, Rate
@@ -35,12 +35,13 @@ def audit(
     from ..corpus.audit.run import parse_since
     from ..town.root import find_town
 
-    place, start = find_town(town), parse_since(since)
+    start = parse_since(since)
+    if quiet:
+        _quiet(find_town(town), sample, start)
+        return
+    place = checked_town(town)
     if history:
         _print_history(place, json)
-        return
-    if quiet:
-        _quiet(place, sample, start)
         return
     if json:
         report = run_audit(place, sample=sample, since=start)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
-from .common import JsonOption, TownOption, print_json
+from .common import JsonOption, TownOption, checked_town, print_json
 
 if TYPE_CHECKING:
     from ..corpus.assemble import Wanted
@@ -48,11 +48,10 @@ def dataset(
     """Build a role's training set: whole sessions and single decisions, every drop counted."""
     from ..corpus.assemble import build_dataset
     from ..town.roles import check_role
-    from ..town.root import find_town
 
     check_role(role)
     wanted = _wanted(base, format, outcomes, tuned, near, length, max_tokens)
-    made = build_dataset(find_town(town), role, out.absolute(), base, wanted)
+    made = build_dataset(checked_town(town), role, out.absolute(), base, wanted)
     if as_json:
         print_json({"folder": str(made.folder), **made.card})
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import JsonOption, TownOption, print_json
+from .common import JsonOption, TownOption, checked_town, print_json
 
 if TYPE_CHECKING:
     from ..corpus.outcomes.rates import Rate
@@ -30,15 +30,14 @@ def outcomes(
     from ..corpus.outcomes.report import outcomes_of, session_outcome
     from ..errors import UserError
     from ..town.roles import check_role
-    from ..town.root import find_town
 
     if role and session:
         raise UserError("--role or --session, not both")
     if session:
-        one = session_outcome(find_town(town), session)
+        one = session_outcome(checked_town(town), session)
         print_json(one.to_json()) if as_json else _print_session(one)
         return
-    found = outcomes_of(find_town(town), check_role(role) if role else None)
+    found = outcomes_of(checked_town(town), check_role(role) if role else None)
     print_json(found.to_json()) if as_json else _print(found)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
-from .common import JsonOption, TownOption, new_app, print_json
+from .common import JsonOption, TownOption, checked_town, new_app, print_json
 
 if TYPE_CHECKING:
     from ..corpus.reversions import Reversion
@@ -36,10 +36,9 @@ def show_list(
     """List what waits for a decision; until then neither version trains."""
     from ..corpus.reversions import OPEN, reversions
     from ..corpus.store import Store, exists
-    from ..town.root import find_town
     from .tables import print_table
 
-    place = find_town(town)
+    place = checked_town(town)
     found: list[Reversion] = []
     if exists(place):
         with Store(place) as store:
@@ -78,9 +77,8 @@ def _decide(
 ) -> None:
     from ..corpus.scrub.engine import scrubber_for
     from ..corpus.store import Store, exists
-    from ..town.root import find_town
 
-    place = find_town(town)
+    place = checked_town(town)
     if not exists(place):
         raise UserError(f"{ref!r}: nothing was collected yet; run `gt corpus collect`")
     clean, _ = scrubber_for(place).text(reason)

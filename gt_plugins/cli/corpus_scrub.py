@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FinetuneError, UserError
-from .common import JsonOption, TownOption, print_json
+from .common import JsonOption, TownOption, checked_town, print_json
 
 if TYPE_CHECKING:
     from ..corpus.scrub.engine import Scrubber
@@ -71,9 +71,8 @@ def rescrub(
 ) -> None:
     """Scrub stored rows again whose policy version is not the present one."""
     from ..corpus.scrub.rescrub import rescrub as run_rescrub
-    from ..town.root import find_town
 
-    found = run_rescrub(find_town(town), everything=everything)
+    found = run_rescrub(checked_town(town), everything=everything)
     if json:
         print_json(found.to_json())
     else:

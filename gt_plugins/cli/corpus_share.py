@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import JsonOption, TownOption, new_app, print_json
+from .common import JsonOption, TownOption, checked_town, new_app, print_json
 
 if TYPE_CHECKING:
     from ..corpus.share.exchange import Exchange
@@ -24,9 +24,8 @@ def register(parent: typer.Typer) -> None:
 def key(town: TownOption = None, as_json: JsonOption = False) -> None:
     """Show this town's public key, for share.trust in the others' rig settings."""
     from ..corpus.share.keys import public_key
-    from ..town.root import find_town
 
-    made = public_key(find_town(town))
+    made = public_key(checked_town(town))
     print_json({"key": made}) if as_json else print(made)
 
 
@@ -41,11 +40,10 @@ def export_(
     """Write a rig's sessions, scrubbed anew, into a signed bundle."""
     from ..corpus.share.exchange import export
     from ..town.roles import check_role
-    from ..town.root import find_town
 
     if role is not None:
         check_role(role)
-    done = export(find_town(town), rig, out.absolute(), role)
+    done = export(checked_town(town), rig, out.absolute(), role)
     if as_json:
         print_json(done.to_json())
         return
@@ -63,9 +61,8 @@ def import_(
 ) -> None:
     """Store the sessions of a bundle, scrubbed by our own policy; all that may come in, or none."""
     from ..corpus.share.exchange import import_bundle
-    from ..town.root import find_town
 
-    done = import_bundle(find_town(town), bundle.absolute(), rig, dry_run)
+    done = import_bundle(checked_town(town), bundle.absolute(), rig, dry_run)
     if as_json:
         print_json(done.to_json())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -20,14 +21,17 @@ EXTRAS = {
 """Modules that a plain install lacks, by the extra that brings them."""
 
 
-def leave(call: Callable[[], object]) -> NoReturn:
-    """Call and end the process: what a person can mend is one line and the exception's exit code.
+def leave(call: Callable[[], int | None]) -> NoReturn:
+    """Call and end the process with the code that comes back: what a person can mend is one line on stderr
+    and the exception's exit code.
 
     Raises SystemExit always.
     """
+    _print_anything()
     try:
-        call()
-        sys.stdout.flush()
+        code = call()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except GateRefused as error:
         # A verdict is no error: its message stands alone on its line, word for word.
         print(error, file=sys.stderr)
@@ -43,7 +47,20 @@ def leave(call: Callable[[], object]) -> NoReturn:
         raise SystemExit(141) from None
     except OSError as error:
         fail(f"{error.filename or 'operating system'}: {error.strerror or error}", 1)
-    raise SystemExit(0)
+    raise SystemExit(code or 0)
+
+
+def _print_anything() -> None:
+    """A name that is no UTF-8, or a sign that the terminal's encoding lacks, is printed escaped: no crash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """``text`` for a terminal: in one line, control characters escaped (a file's name can have both)."""
+    words = " ".join(line.strip() for line in text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
 
 
 def _missing(error: ModuleNotFoundError) -> str:
@@ -57,7 +74,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 
 def fail(message: str, code: int) -> NoReturn:
     """Print ``error: message`` on stderr and leave with ``code``."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 

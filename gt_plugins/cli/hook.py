@@ -5,15 +5,20 @@ Only the standard library here and on the way to it: the client waits for this p
 
 import sys
 
+USAGE = "usage: gt-hook session-end | guard"
+
 
 def main() -> int:
     """Entry point of ``gt-hook``; returns the exit code."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in ("-h", "--help"):
+        print(f"{USAGE}; the agent's client calls it, with its payload on stdin")
+        return 0
     if command == "session-end":
         return _session_end()
     if command == "guard":
         return _guard()
-    print("error: usage: gt-hook session-end | guard", file=sys.stderr)
+    print(f"error: {USAGE}", file=sys.stderr)
     return 2
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import JsonOption, ModelsOption, TownOption, print_json
+from .common import JsonOption, ModelsOption, TownOption, checked_town, print_json
 
 if TYPE_CHECKING:
     from ..evaluation.gate import Verdict
@@ -41,9 +41,8 @@ def deploy(
     from ..evaluation.gate import Refused
     from ..rollout import deploy as room
     from ..settings import models_home
-    from ..town.root import find_town
 
-    place, home = find_town(town), models_home(models)
+    place, home = checked_town(town), models_home(models)
     how = {"rig": rig, "force": force_deploy, "reason": reason, "serve": not no_serve}
     try:
         done = room.deploy(place, home, ref, role, **how)  # type: ignore[arg-type]
@@ -63,9 +62,8 @@ def rollback(
 ) -> None:
     """Put back what stood there before: the version of before, else the stock agent."""
     from ..rollout import deploy as room
-    from ..town.root import find_town
 
-    _tell(room.rollback(find_town(town), role, stock=stock, serve=not no_serve), as_json)
+    _tell(room.rollback(checked_town(town), role, stock=stock, serve=not no_serve), as_json)
 
 
 def _tell(done: Done, as_json: bool) -> None:
@@ -120,10 +118,9 @@ def on(role: RoleArgument = "", town: TownOption = None, as_json: JsonOption = F
 
 def _switch(role: str, town: Any, is_off: bool, as_json: bool) -> None:
     from ..rollout.off import switch
-    from ..town.root import find_town
 
     word = "off" if is_off else "on"
-    changed = switch(find_town(town), role or None, is_off)
+    changed = switch(checked_town(town), role or None, is_off)
     if as_json:
         print_json({"changed": changed, "state": word})
     elif changed:

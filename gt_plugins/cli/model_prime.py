@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import JsonOption, TownOption, new_app, print_json
+from .common import JsonOption, TownOption, checked_town, new_app, print_json
 
 if TYPE_CHECKING:
     from ..prime.budget import Deployed
@@ -108,13 +108,12 @@ def _make(role: str, rig: str, name: str, tokens: int, source: Path | None, at: 
     from ..prime.facts import recall, unknown_form
     from ..prime.slim import slim
     from ..town.roles import Identity, check_role
-    from ..town.root import find_town
 
     check_role(role)
     if source is None:
         from ..prime.ask import ask_stock, place_of
 
-        here = find_town(at)
+        here = checked_town(at)
         place = place_of(here, role, rig or None, name or None)
         town: Town | None = here
         identity, stock = place.identity, ask_stock(here, place)
@@ -171,9 +170,8 @@ def _write(out: Path, text: str, at: Path | None) -> None:
     """Scrubbed first: a prime names mails, people and paths."""
     from ..corpus.scrub.engine import scrubber_for
     from ..durable import write_text
-    from ..town.root import find_town
 
-    clean, _ = scrubber_for(find_town(at)).text(text)
+    clean, _ = scrubber_for(checked_town(at)).text(text)
     write_text(out, clean + "\n")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, ModelsOption, TownOption, new_app, print_json
+from .common import JsonOption, ModelsOption, TownOption, checked_town, new_app, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -22,10 +22,9 @@ def register(app: typer.Typer) -> None:
 def status(town: TownOption = None, as_json: JsonOption = False) -> None:
     """Show each role's stage: what is deployed, whether it answers, what holds it up."""
     from ..rollout import stages as room
-    from ..town.root import find_town
     from .tables import print_table
 
-    place = find_town(town)
+    place = checked_town(town)
     found, held = room.stages(place), room.held(place)
     if as_json:
         rows = [
@@ -72,10 +71,9 @@ def advance(
     from ..rollout import deploy as deploying
     from ..rollout import stages as room
     from ..settings import models_home
-    from ..town.root import find_town
     from .model_deploy import _tell
 
-    place, home = find_town(town), models_home(models)
+    place, home = checked_town(town), models_home(models)
     if resume:
         room.hold(place, "")
     role = room.next_stage(place)
@@ -94,9 +92,8 @@ def hold(
 ) -> None:
     """Let no further role go live until `advance --resume`."""
     from ..rollout import stages as room
-    from ..town.root import find_town
 
-    room.hold(find_town(town), reason)
+    room.hold(checked_town(town), reason)
     print(f"held: {reason}")
 
 
@@ -112,9 +109,8 @@ def stale(
     from ..rollout.deployed import deployed_roles
     from ..rollout.staleness import compare
     from ..settings import models_home
-    from ..town.root import find_town
 
-    place, home = find_town(town), models_home(models)
+    place, home = checked_town(town), models_home(models)
     state = fold(home)
     refs = [model] if model else [d.ref for d in deployed_roles(place)]
     found = [compare(place, resolve(home, ref, place.root, state=state)) for ref in refs]

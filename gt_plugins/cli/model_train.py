@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError
-from .common import JsonOption, ModelsOption, TownOption, new_app, print_json
+from .common import JsonOption, ModelsOption, TownOption, checked_town, new_app, print_json
 from .recipe_flags import Chosen, recipe_flags
 
 if TYPE_CHECKING:
@@ -55,11 +55,10 @@ def train(
     """Tune an adapter for a role and register it as the model's next version."""
     from ..settings import models_home
     from ..town.roles import check_role
-    from ..town.root import find_town
     from ..training.adapter import quiet_libraries
 
     check_role(role)
-    place = find_town(town)
+    place = checked_town(town)
     quiet_libraries()
     from ..training.run import Request
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import UserError
-from .common import JsonOption, TownOption, new_app, print_json, run
+from .common import JsonOption, TownOption, checked_town, new_app, print_json, run
 
 app = new_app("gt-plugins", "Attach gastown-finetune to a Gas Town, leave it, and look after the attachment.")
 
@@ -30,9 +30,8 @@ def install(
 ) -> None:
     """Attach to a town: the gt shim, the SessionEnd hook, the formulas, your consent."""
     from ..attach.install import install as attach
-    from ..town.root import find_town
 
-    found = find_town(town)
+    found = checked_town(town)
     report = attach(found, _consent(found, yes, consent_by.strip()))
     _print_report(report, json)
 
@@ -52,16 +51,17 @@ def _consent(town: Any, yes: bool, by: str) -> str:
     if not sys.stdin.isatty():
         raise UserError("no terminal to ask for consent on; pass --yes --consent-by NAME")
     text = ASK.format(town=town.root, bin=shim_dir(), formulas=town.formulas_dir, corpus=town.corpus_dir)
-    typer.echo(text)
-    by = (
-        by
-        or typer.prompt(
-            "Your name, to consent (empty: do not install)", default="", show_default=False
-        ).strip()
-    )
-    if not by or not typer.confirm(f"Install, with the consent of {by}?"):
+    typer.echo(text, err=True)
+    by = by or _ask("Your name, to consent (empty: do not install):")
+    if not by or _ask(f"Install, with the consent of {by}? [y/N]:").lower() not in ("y", "yes"):
         raise UserError("no consent; nothing was changed")
     return by
+
+
+def _ask(question: str) -> str:
+    """What is typed; asked on stderr, since stdout may be read by a program."""
+    print(question, end=" ", file=sys.stderr, flush=True)
+    return input().strip()
 
 
 @app.command()

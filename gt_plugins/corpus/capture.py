@@ -93,8 +93,13 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+class BadSettings(ValueError):
+    """The settings are not what they have to be, so that nobody can tell what may be captured."""
+
+
 def may_capture(root: str, cwd: str) -> bool:
-    """Whether consent is granted and the rig of ``cwd`` not excluded. Raises if the settings are no TOML."""
+    """Whether consent is granted and the rig of ``cwd`` not excluded. Raises where the settings are no TOML,
+    and BadSettings where something in them is unknown or of the wrong type."""
     path = os.path.join(root, "settings", "finetune.toml")
     try:
         with open(path, "rb") as handle:
@@ -107,8 +112,13 @@ def may_capture(root: str, cwd: str) -> bool:
         return True
     import tomllib
 
+    from ..settings_keys import slip
+
     settings = tomllib.loads(text.decode("utf-8"))
-    if settings.get("consent", {}).get("granted") is not True:
+    found = slip(settings)
+    if found:
+        raise BadSettings(f"settings/finetune.toml: {found[0]}: {found[1]}")
+    if not settings.get("consent", {}).get("granted"):
         return False
     for base, folder in ((cwd, root), (os.path.realpath(cwd), os.path.realpath(root))):
         if _inside(base, folder):
@@ -118,19 +128,33 @@ def may_capture(root: str, cwd: str) -> bool:
 
 
 def plainly_granted(text: bytes) -> bool:
-    """True where the settings say so in the form in which we write them, and exclude no rig.
+    """True where the settings say so in the form in which we write them, and nothing in the tables on privacy
+    needs a closer look.
 
     Importing tomllib takes 7 ms; whatever is not as plain as this is left to it. The worker reads the
     settings properly before it captures anything."""
-    if any(mark in text for mark in (b"exclude_rigs", b'"""', b"'''")):
+    from ..settings_keys import PRIVACY, TABLES
+
+    if any(mark in text for mark in (b'"""', b"'''")):
         return False
-    table = b""
-    for line in text.splitlines():
-        if line.startswith(b"["):
-            table = line.rstrip()
-        elif table == b"[consent]" and line.rstrip() == b"granted = true":
-            return True
-    return False
+    table, seen = "", {""}
+    for raw in text.splitlines():
+        line = raw.strip().decode("utf-8", "replace")
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            table = line[1:-1]
+            if table not in TABLES or table in seen:
+                return False
+            seen.add(table)
+        elif table == "consent":
+            key = line.partition(" = ")[0]
+            if f"consent.{key}" in seen or not (line == "granted = true" or key in ("by", "at")):
+                return False
+            seen.add(f"consent.{key}")
+        elif table in ("", *PRIVACY):
+            return False
+    return "consent.granted" in seen
 
 
 def enqueue(root: str, payload: dict) -> str:
@@ -228,6 +252,8 @@ def note_trouble(root: str, error: BaseException) -> None:
         return
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+    if isinstance(error, BadSettings):
+        what = str(error)
     path = os.path.join(folder, "hook.log")
     try:
         if os.path.exists(path) and os.path.getsize(path) > LOG_BYTES:

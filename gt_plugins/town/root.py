@@ -66,11 +66,19 @@ class Town:
     def rigs(self) -> dict[str, Path]:
         """Rig name → folder, from ``mayor/rigs.json``; empty where that file is not there.
 
-        Raises UserError where the file is not JSON."""
+        Raises UserError where the file is not JSON, or holds no rigs by name."""
         path = self.root / "mayor" / "rigs.json"
         if not path.exists():
             return {}
-        names = read_json(path).get("rigs") or {}
+        names = read_json(path).get("rigs")
+        if names is None:
+            return {}
+        if not isinstance(names, dict):
+            raise UserError(in_file(path, "rigs", "not a JSON object", "gt writes a rig's name to each rig"))
+        for name in names:
+            if not _is_folder_name(name):
+                problem = "no name of a folder in the town"
+                raise UserError(in_file(path, f"rigs.{name}", problem, "gt rig list shows what there is"))
         return {name: self.root / name for name in sorted(names)}
 
     def own_dir(self, path: Path) -> Path:
@@ -83,6 +91,10 @@ class Town:
         return path
 
 
+def _is_folder_name(name: str) -> bool:
+    return name not in ("", ".", "..") and name.isprintable() and "/" not in name
+
+
 def read_json(path: Path) -> dict:
     """A JSON object from a file. Raises UserError naming file and line where it is not one."""
     try:
@@ -93,6 +105,8 @@ def read_json(path: Path) -> dict:
         ) from None
     except UnicodeDecodeError:
         raise UserError(in_file(path, "", "not UTF-8 text", "mend or remove it")) from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets without end
+        raise UserError(in_file(path, "", f"not JSON ({error})", "mend or remove it")) from None
     if not isinstance(value, dict):
         raise UserError(in_file(path, "", "not a JSON object", "mend or remove it"))
     return value

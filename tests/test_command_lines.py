@@ -1,0 +1,173 @@
+"""Every command of every console script: a wrong command line and a broken place are one line on stderr, exit
+code 2 or 1, and leave stdout clean, with ``--json`` above all."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gt_plugins.cli.common import run
+from gt_plugins.cli.exits import one_line
+from gt_plugins.town.root import Town
+from tests.docs_help import applications
+
+
+def _leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None or getattr(command, "invoke_without_command", False):
+        yield words, command
+    for name, one in (inner or {}).items():
+        yield from _leaves(one, (*words, name))
+
+
+COMMANDS = {
+    words: command
+    for name, app in applications().items()
+    for words, command in _leaves(typer.main.get_command(app), (name,))
+}
+WITH_JSON = {w: c for w, c in COMMANDS.items() if any("--json" in p.opts for p in c.params)}
+IN_TOWN = {w: c for w, c in WITH_JSON.items() if any("--town" in p.opts for p in c.params)}
+ELSEWHERE = {("gt-plugins", "list"): "of no town", ("gt-model", "base", "build"): "of no town"}
+"""Commands that have nothing to be wrong about when no argument is."""
+
+
+def ids(words: tuple[str, ...]) -> str:
+    return " ".join(words)
+
+
+def call(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], *more: str) -> tuple[int, str, str]:
+    sys.argv = [words[0], *words[1:], *more]
+    with pytest.raises(SystemExit) as left:
+        run(applications()[words[0]])
+    told = capsys.readouterr()
+    return int(left.value.code or 0), told.out, told.err
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder outside any town, an argv of our own, no real gt to be asked."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    return folder
+
+
+def needed(command: Any) -> list[str]:
+    """A made-up value for each argument and option that a command cannot do without."""
+    words: list[str] = []
+    for param in command.params:
+        if not getattr(param, "required", False):
+            continue
+        value = {"role": "deacon", "keep": "1", "verdict": "good"}.get(param.name, "made-up")
+        words += [value] if param.param_type_name == "argument" else [param.opts[0], value]
+    return words
+
+
+def one_error(err: str) -> None:
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=ids)
+def test_an_unknown_option_is_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, words, "--no-such-option")
+    assert (code, out) == (2, "")
+    one_error(err)
+    assert "--no-such-option" in err and f"{' '.join(words[1:])} --help` shows" in err
+
+
+@pytest.mark.parametrize("words", [w for w, c in COMMANDS.items() if needed(c)], ids=ids)
+def test_a_missing_argument_is_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, words)
+    assert (code, out) == (2, "")
+    one_error(err)
+    assert "missing" in err
+
+
+def numbers(command: Any) -> list[str]:
+    """The options that want a number."""
+    kinds = (int, float, int | None, float | None)
+    return [p.opts[0] for p in command.params if p.opts and p.type_descriptor.annotation in kinds]
+
+
+@pytest.mark.parametrize("words", [w for w, c in COMMANDS.items() if numbers(c)], ids=ids)
+def test_a_word_for_a_number_is_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    for option in numbers(COMMANDS[words]):
+        code, out, err = call(capsys, words, *needed(COMMANDS[words]), option, "many")
+        assert (code, out) == (2, "")
+        one_error(err)
+        assert f"'{option}'" in err and "valid" in err
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=ids)
+def test_help_is_still_there(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, words, "--help")
+    assert (code, err) == (0, "") and "Usage:" in out
+
+
+@pytest.mark.parametrize("words", [w for w in WITH_JSON if w not in ELSEWHERE], ids=ids)
+def test_outside_a_town_json_is_clean(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be answered without a town and a registry is one document; all else is an error, and no word
+    of it on stdout."""
+    code, out, err = call(capsys, words, *needed(WITH_JSON[words]), "--json")
+    if out:
+        json.loads(out)
+    else:
+        assert code in (1, 2)
+        one_error(err)
+
+
+BROKEN = {
+    "settings/finetune.toml": '[gate]\nthreshold = "high\n',
+    "mayor/rigs.json": '{"rigs": {"demo": {}},\n',
+}
+NEEDS_NEITHER = {
+    "gt-plugins uninstall": "must work in a town that is broken",
+    "gt-plugins doctor": "finds it among its checks",
+    "gt-model jobs": "a job must be seen and stopped in any case",
+    "gt-model jobs list": "the same",
+    "gt-model jobs follow": "the same",
+    "gt-model jobs stop": "the same",
+    "gt-model serve": "reads the role's own files",
+    "node0-inference": "the same",
+    "gt-corpus scrub": "needs no town",
+}
+
+
+@pytest.mark.parametrize("file", BROKEN)
+@pytest.mark.parametrize("words", [w for w in IN_TOWN if ids(w) not in NEEDS_NEITHER], ids=ids)
+def test_a_broken_file_of_the_town(
+    words: tuple[str, ...], file: str, town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (town.root / file).write_text(BROKEN[file])
+    before = {p for p in town.root.rglob("*")}
+    code, out, err = call(capsys, words, *needed(IN_TOWN[words]), "--town", str(town.root), "--json")
+    assert (code, out) == (2, "")
+    one_error(err)
+    assert f"{town.root / file}: " in err and "line 2" in err
+    assert {p for p in town.root.rglob("*")} == before
+
+
+def test_what_an_error_names_is_shown_in_one_line() -> None:
+    assert one_line("a\n  b\tc") == "a b\\tc"
+    assert one_line("/tmp/\x1b[31mred\udcff/é") == "/tmp/\\x1b[31mred\\udcff/é"
+
+
+@pytest.mark.parametrize("asked", ["-h", "--help"])
+def test_the_hook_has_help_too(
+    asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = importlib.import_module("gt_plugins.cli.hook")
+    monkeypatch.setattr(sys, "argv", ["gt-hook", asked])
+    assert hook.main() == 0 and capsys.readouterr().out.startswith("usage: gt-hook")
+    monkeypatch.setattr(sys, "argv", ["gt-hook", "session-endd"])
+    assert hook.main() == 2
+    one_error(capsys.readouterr().err)
