@@ -112,7 +112,6 @@ def play(
         write_more(scene, decisions - patrols * reports)
         tune(scene, epochs)
         patrol_tuned(scene, reports)
-        stock_witness(scene)
         fall_back(scene)
         leave(scene)
     finally:
@@ -251,7 +250,7 @@ def patrol_tuned(scene: Scene, reports: int) -> None:
     before = set(_transcripts(scene))
     with running(scene, ROLE):
         wait_for("the tuned patrol", lambda: _finished(scene, before), 240)
-        scene.found["session_env"] = client_environment(scene.live, ROLE)
+        stock_witness(scene, client_environment(scene.live, ROLE))
     path = next(p for p in _transcripts(scene) if p not in before)
     turns = [_turn(line) for line in path.read_text().splitlines() if '"type":"assistant"' in line]
     scene.found["tuned_turns"] = [t for t in turns if t]
@@ -333,11 +332,11 @@ def client_environment(live: LiveTown, role: str) -> dict[str, str]:
     raise FinetuneError(f"no agent client runs for {role}")
 
 
-def stock_witness(scene: Scene) -> None:
-    """A stock witness, started with the environment of the tuned session's own tools, has nothing of ours."""
+def stock_witness(scene: Scene, session: Mapping[str, str]) -> None:
+    """A stock witness, started as the running tuned session's own tools would start it, has nothing of ours."""
     from ..rollout.deployed import read_deployment, read_token
 
-    env = {k: v for k, v in scene.found.pop("session_env").items() if not k.startswith("TMUX")}
+    env = {k: v for k, v in session.items() if not k.startswith("TMUX")}
     token, deployment = read_token(scene.town, ROLE), read_deployment(scene.town, ROLE)
     assert deployment is not None
     started = scene.live.run("gt", "witness", "start", scene.live.rig, more=env)
