@@ -333,7 +333,7 @@ def client_environment(live: LiveTown, role: str) -> dict[str, str]:
 
 
 def stock_witness(scene: Scene, session: Mapping[str, str]) -> None:
-    """A stock witness, started as the running tuned session's own tools would start it, has nothing of ours."""
+    """A stock witness, started as the tuned session's own tools would start it, has nothing of ours."""
     from ..rollout.deployed import read_deployment, read_token
 
     env = {k: v for k, v in session.items() if not k.startswith("TMUX")}
