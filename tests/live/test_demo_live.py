@@ -17,9 +17,9 @@ def test_the_whole_thread_in_a_real_town(tools: None, tmp_path: Path) -> None:
     assert found["live_sessions"] >= 1, "SessionEnd of the real client fires and the session is captured"
     assert len(found["job_beads"]) == 1 and found["job_beads"][0].endswith("closed")
     assert found["prime_whole"] and found["prime_characters"] <= 10_000
-    assert any("Patrol done." in turn for turn in found["tuned_turns"])
-    assert any(turn.startswith("{") or "gt " in turn for turn in found["tuned_turns"])
+    assert found["reports_read"] == 3 and found["decisions_right"] >= 2
+    assert any(turn.startswith("gt ") for turn in found["tuned_turns"]), "it acts by real commands"
     assert found["leaked"] == []
     assert found["stock_after_kill"]
     assert found["left_behind"] == []
-    assert any("below threshold" in line for line in said), "before it is evaluated the gate refuses"
+    assert any("never evaluated" in line for line in said), "before it is evaluated the gate refuses"
