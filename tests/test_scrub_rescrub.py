@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import random
 import signal
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from typer.testing import CliRunner
 from gt_plugins.cli.common import new_app
 from gt_plugins.cli.corpus_scrub import register
 from gt_plugins.corpus.lock import sweep_lock
+from gt_plugins.corpus.packing import pack
 from gt_plugins.corpus.scrub import rescrub as module
 from gt_plugins.corpus.scrub.engine import Scrubber, scrubber_for
 from gt_plugins.corpus.scrub.layers import Layer, ScrubError
 from gt_plugins.corpus.scrub.rescrub import rescrub
 from gt_plugins.corpus.sources import Document
-from gt_plugins.corpus.store import FAST, Store
+from gt_plugins.corpus.store import Store
 from gt_plugins.errors import FinetuneError, RetriableError
 from gt_plugins.settings import update_settings
 from gt_plugins.town.root import Town
@@ -168,8 +168,7 @@ def test_killed_halfway_it_goes_on_where_it_was(stocked: Town) -> None:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_killed_at_any_row_nothing_is_left_in_free_pages(stocked: Town, rows: int) -> None:
     update_settings(stocked, "scrub", deny=["Falcon Nine"])
-    body = json.dumps(session(0).to_json(), separators=(",", ":"))
-    old = zlib.compress(body.encode("ascii"), FAST)
+    old = pack(session(0).to_json())
     assert old in raw(stocked)
     child = multiprocessing.get_context("fork").Process(target=_killed_after, args=(stocked, rows))
     child.start()

@@ -123,11 +123,11 @@ def test_what_must_stay(text: str) -> None:
         assert scrub.text(wrap(text)) == (wrap(text), {}), f"changed in context {name}"
 
 
-def test_every_rule_has_lower_case_keywords_that_its_pattern_announces() -> None:
+def test_every_rule_replaces_something_and_has_keywords_of_some_length() -> None:
     assert len(FORMATS) > 90
     for rule in FORMATS:
         assert rule.pattern.groups >= 1
-        assert all(k == k.lower() and len(k) >= 2 for k in rule.keywords)
+        assert all(len(k) >= 2 for k in rule.keywords)
 
 
 def test_github_checksum() -> None:

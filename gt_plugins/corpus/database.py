@@ -91,6 +91,10 @@ MIGRATIONS = (
     INSERT OR REPLACE INTO dataset_folders SELECT path, hash, role, at FROM datasets ORDER BY at;
     DROP TABLE datasets;
     """,
+    # Rows of the full-text index that are stored and not indexed yet (corpus/fulltext.py).
+    """
+    CREATE TABLE unindexed (number INTEGER PRIMARY KEY);
+    """,
 )
 
 

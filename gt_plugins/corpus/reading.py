@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from ..transcripts.model import Session
 from ..transcripts.sources import Head
 from .belonging import STORED, Belonging, Hint
 from .names import scrub_names
+from .packing import canonical
 
 T = TypeVar("T")
 
@@ -58,8 +58,7 @@ class FileRead:
 
 def source_hash(session: Session) -> str:
     """Hash of a session as read, before anything is scrubbed or added."""
-    text = json.dumps(session.to_json(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(canonical(session.to_json())).hexdigest()
 
 
 def asked(reader: Callable[[Path], T], path: Path) -> T:

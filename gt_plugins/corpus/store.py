@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -23,14 +22,15 @@ from ..errors import RetriableError, UserError, in_file
 from ..town.root import Town
 from ..town.times import utc
 from ..transcripts.model import Session, Turn
+from . import fulltext
 from .database import explained, open_database, transaction
+from .packing import pack, pack_text, unpack, unpack_text
 from .sources import Document
 from .text import document_text, session_text
 
 TUNED = "gt-ft-"
 """Models of our own are called so; sessions that they produced do not train by default."""
 KEPT_SWEEPS = 100
-FAST = 1  # level of compression: higher ones save little of a transcript and take three times as long
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Store:
     def _put_session(self, row: sqlite3.Row | None, session: Session, values: dict[str, Any]) -> None:
         if row is not None:
             self._run("UPDATE decisions SET target = '', ref = '' WHERE session_id = ?", session.id)
-            self._unindex(2 * row["n"], session_text(_session(row)))
+            fulltext.forget(self, 2 * row["n"], self._text_of)
             names = ", ".join(f"{name} = ?" for name in values)
             self._run(f"UPDATE sessions SET {names} WHERE n = ?", *values.values(), row["n"])
             number = row["n"]
@@ -226,7 +226,7 @@ class Store:
             names, marks = ", ".join(values), ", ".join("?" * len(values))
             self._run(f"INSERT INTO sessions ({names}) VALUES ({marks})", *values.values())
             number = self._rows("SELECT last_insert_rowid() AS n")[0]["n"]
-        self._index(2 * number, session_text(session))
+        fulltext.index_later(self, 2 * number)
 
     def rewrite_session(
         self, session: Session, *, policy: str, redactions: Mapping[str, int] | None = None
@@ -330,7 +330,7 @@ class Store:
             for session_id in session_ids:
                 row = self._row("SELECT * FROM sessions WHERE id = ?", session_id)
                 if row is not None:
-                    self._unindex(2 * row["n"], session_text(_session(row)))
+                    fulltext.forget(self, 2 * row["n"], self._text_of)
                 for table in ("contributions", "labels", "decisions", "outcomes", "shared"):
                     self._run(f"DELETE FROM {table} WHERE session_id = ?", session_id)
                 for document in self._rows("SELECT * FROM documents WHERE session_id = ?", session_id):
@@ -390,13 +390,13 @@ class Store:
                 "consent": consent,
                 "captured_at": row["captured_at"] if row is not None else now(),
                 "current": 1,
-                "body": zlib.compress(_encodable(document.content).encode()),
+                "body": pack_text(document.content),
             }
             del values["content"]
             names, marks = ", ".join(values), ", ".join("?" * len(values))
             self._run(f"INSERT INTO documents ({names}) VALUES ({marks})", *values.values())
             number = self._rows("SELECT last_insert_rowid() AS n")[0]["n"]
-            self._index(2 * number + 1, document_text(document))
+            fulltext.index_later(self, 2 * number + 1)
         return "updated" if known else "captured"
 
     def rewrite_document(
@@ -405,11 +405,11 @@ class Store:
         """Replace a stored document's content after scrubbing it again. Call :meth:`compact` at the end."""
         with self.transaction():
             old = self._rows("SELECT * FROM documents WHERE n = ?", int(ref.removeprefix("doc-")))[0]
-            self._unindex(2 * old["n"] + 1, document_text(_document(old)))
-            body = zlib.compress(_encodable(document.content).encode())
+            fulltext.forget(self, 2 * old["n"] + 1, self._text_of)
+            body = pack_text(document.content)
             sql = "UPDATE documents SET key = ?, body = ?, policy = ?, redactions = ? WHERE n = ?"
             self._run(sql, document.key, body, policy, _json(redactions), old["n"])
-            self._index(2 * old["n"] + 1, document_text(document))
+            fulltext.index_later(self, 2 * old["n"] + 1)
 
     def retire_documents(self, source: str, keys: Iterable[str]) -> int:
         """Mark documents of a source that are not among ``keys`` as no longer current; returns how many."""
@@ -469,7 +469,7 @@ class Store:
         return len(rows)
 
     def _delete_document(self, row: sqlite3.Row) -> None:
-        self._unindex(2 * row["n"] + 1, document_text(_document(row)))
+        fulltext.forget(self, 2 * row["n"] + 1, self._text_of)
         self._run("DELETE FROM documents WHERE n = ?", row["n"])
 
     # Datasets and versions ----------------------------------------------------------------------------
@@ -506,27 +506,25 @@ class Store:
 
     def search(self, query: str, limit: int = 20) -> list[str]:
         """Ids of sessions and documents with all words of ``query``, best first; ``limit`` -1: all."""
-        words = [w.replace('"', '""') for w in query.split()]
-        if not words:
-            raise UserError("nothing to search for; give at least one word")
-        match = " ".join(f'"{word}"' for word in words)
-        sql = "SELECT rowid AS n FROM search WHERE search MATCH ? ORDER BY rank, rowid LIMIT ?"
+        self.index_waiting()
         found = []
-        for row in self._rows(sql, match, limit):
-            number, odd = divmod(row["n"], 2)
+        for number, odd in (divmod(n, 2) for n in fulltext.find(self, query, limit)):
             if odd:
                 found.append(f"doc-{number}")
             else:
                 found += [r["id"] for r in self._rows("SELECT id FROM sessions WHERE n = ?", number)]
         return found
 
-    def _index(self, number: int, text: str) -> None:
-        self._run("INSERT INTO search (rowid, text) VALUES (?, ?)", number, _encodable(text))
+    def index_waiting(self) -> int:
+        """Index for searches what was stored since the last time; returns how many rows."""
+        return fulltext.catch_up(self, self._text_of)
 
-    def _unindex(self, number: int, text: str) -> None:
-        """The index keeps no text of its own, so it must be told what it is to forget."""
-        sql = "INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?)"
-        self._run(sql, number, _encodable(text))
+    def _text_of(self, number: int) -> str:
+        """The text of a row of the index."""
+        row, odd = divmod(number, 2)
+        table = "documents" if odd else "sessions"
+        stored = self._rows(f"SELECT * FROM {table} WHERE n = ?", row)[0]
+        return document_text(_document(stored)) if odd else session_text(_session(stored))
 
     def record_sweep(self, report: Mapping[str, Any]) -> None:
         """Keep a sweep's counts; the last KEPT_SWEEPS are kept."""
@@ -550,11 +548,6 @@ class Store:
             raise RetriableError(in_file(self.path, "", problem, "run it again"))
 
 
-def _encodable(text: str) -> str:
-    """``text`` without halves of UTF-16 pairs, which SQLite does not take."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
@@ -576,7 +569,7 @@ def _columns(session: Session) -> dict[str, Any]:
         "turns": len(session.turns),
         "decisions": decisions_of(session.turns),
         "counts": _json(session.counts),
-        "body": zlib.compress(json.dumps(session.to_json(), separators=(",", ":")).encode("ascii"), FAST),
+        "body": pack(session.to_json()),
     }
 
 
@@ -591,10 +584,9 @@ def _same(row: sqlite3.Row, session: Session, source_hash: str, policy: str, out
 
 
 def _session(row: sqlite3.Row) -> Session:
-    return Session.from_json(json.loads(zlib.decompress(row["body"])))
+    return Session.from_json(unpack(row["body"]))
 
 
 def _document(row: sqlite3.Row) -> Document:
     names = [name for name in Document.__dataclass_fields__ if name != "content"]
-    content = zlib.decompress(row["body"]).decode()
-    return Document(content=content, **{name: row[name] for name in names})
+    return Document(content=unpack_text(row["body"]), **{name: row[name] for name in names})

@@ -84,6 +84,8 @@ def sweep(
                 run.drain_spool()
                 if first and not spool_only:
                     run.walk(projects)
+                if spool_only:
+                    store.index_waiting()
                 store.record_sweep({**run.report().to_json(), "problems": len(run.problems)})
         first = False
     return run.report()

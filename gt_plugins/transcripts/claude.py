@@ -132,7 +132,7 @@ def read_all(path: Path) -> list[Session]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Line:
     """What a node keeps of its line."""
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,79}")
@@ -16,7 +17,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)
 
 def text(value: Any, key: str) -> str:
     """A string field of an object; empty where it is missing, or something else."""
-    found = value.get(key) if isinstance(value, Mapping) else None
+    found = value.get(key) if type(value) is dict or isinstance(value, Mapping) else None
     return found if isinstance(found, str) else ""
 
 
@@ -26,6 +27,7 @@ def table(value: Any, key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+@lru_cache(maxsize=1024)
 def name(value: str) -> str:
     """A type, model or version name fit to be shown; anything else would be text of the session."""
     return value if _NAME.fullmatch(value) else ("odd" if value else "")
@@ -44,6 +46,7 @@ def time(value: Mapping[str, Any], key: str = "timestamp") -> str:
     return found if _TIME.fullmatch(found) and seconds(found) is not None else ""
 
 
+@lru_cache(maxsize=8192)
 def seconds(value: str) -> float | None:
     """RFC 3339 as seconds since 1970; None where it is no time."""
     if not value:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import orjson
+
 MAX_LINE = 32 * 1024 * 1024
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -64,6 +66,15 @@ def _lines(handle: BinaryIO, counts: Counter[str], limit: int) -> Iterator[tuple
 
 def parse_line(raw: bytes, counts: Counter[str], whole: bool = True) -> list[dict[str, Any]]:
     """The objects on one line; what is none is counted. ``whole`` is False for a line without its end."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _parse_odd_line(raw, counts, whole)
+    return [value] if type(value) is dict else _parse_odd_line(raw, counts, whole)
+
+
+def _parse_odd_line(raw: bytes, counts: Counter[str], whole: bool) -> list[dict[str, Any]]:
+    """The same for a line that is not one sound object."""
     try:
         text = raw.decode("utf-8").strip().lstrip("\ufeff")
     except UnicodeDecodeError:

@@ -8,16 +8,16 @@ work for one keyword does not depend on the length of the text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from .judge import PASSWORD, is_code, is_placeholder, is_secret, key_strength, looks_random
+from .judge import PASSWORD, TOKEN, is_code, is_placeholder, is_secret, key_strength, looks_random
 from .layers import Hit
-from .scan import entropy, word_left
+from .scan import entropy, word, word_left
 
 KEYWORDS: tuple[str, ...] = tuple(
     (
-        'pass|pwd|pswd|pw|pin=|pin:|pin"|pin\\"|secret|token|credential|creds|apikey|api_key|api-key|api key|'
-        "accesskey|access_key|access-key|access key|privatekey|private_key|private-key|private key|"
+        'motdepasse|pwd|pswd|pw|pin=|pin:|pin"|pin\\"|secret|token|credential|creds|apikey|api_key|api-key|'
+        "api key|accesskey|access_key|access-key|access key|privatekey|private_key|private-key|private key|"
         "signing_key|"
         "signingkey|signing-key|encryption_key|encryptionkey|encrypt_key|master_key|masterkey|auth|account_key|"
         "accountkey|shared_key|service_key|deploy_key|license_key|licensekey|hmac_key|session_key|app_key|app-key|"
@@ -28,6 +28,8 @@ KEYWORDS: tuple[str, ...] = tuple(
     ).split("|")
 )
 KEYWORDS += tuple(k.replace("_", "-") for k in KEYWORDS if "_" in k and k.replace("_", "-") not in KEYWORDS)
+PASS = word("pass", "[^EIei]", 1)
+"""No ``passed`` and ``passing``, which logs of tests are full of."""
 MNEMONICS = ("mnemonic", "seed phrase", "seed_phrase", "seedphrase", "recovery phrase", "recovery_phrase")
 VENDORS: tuple[str, ...] = tuple(
     (
@@ -50,6 +52,10 @@ _ASSIGN = re.compile(
     r"(?P<typed>:\s?(?:str|String|string|&str|Optional\[str\]|str \| None|auto|var))?"
     r"\s{0,6}(?P<op>:=|=>|={1,3}|:|%3[AaDd](?:%20|\+)?(?:%2[27])?)\*{0,2}\s{0,6}"
 )
+_NOTHING_FOLLOWS = frozenset(".;)}{[/<&!?@#$^~")
+"""What stands behind a key with no value."""
+_SPACE = re.compile(r"\s")
+_LEAST = {PASSWORD: 4, TOKEN: 8}
 _PAIR = re.compile(
     r"(?:\\{0,8}[\"'])?\s{0,4},?\s{0,4}"
     r"(?:(?:\\+n|\n)(?:[ \t+>|-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?|[^\n\x00]{1,40}?[ \t]))?"
@@ -94,8 +100,7 @@ _PHRASE = re.compile(r"[\"'`:=\s\\]{1,12}((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,
 _SIGNATURE = re.compile(r"([A-Za-z0-9%+/=_-]{24,1024})")
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(NamedTuple):
     start: int
     end: int
     text: str
@@ -109,13 +114,16 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     stop = _REST.match(text, end).end()  # type: ignore[union-attr]
     left = word_left(text, start, _KEY_CHARS, 60)
     key = text[left:stop]
-    strength = PASSWORD if key.lower() == "identified by" else key_strength(key)
+    if text[stop : stop + 1] in _NOTHING_FOLLOWS:
+        return 0
+    strength = key_strength(key) or (PASSWORD if key.lower() == "identified by" else 0)
     if not strength or text[left - 3 : left] == "://":
         return 0
-    value, strict, literal = _read(text, left, stop, key)
+    pair = "cred" in key.lower()
+    value, strict, literal = _read(text, left, stop, key, 0 if pair else _LEAST[strength])
     if value is None:
         return 0
-    if "cred" in key.lower() and not value.quoted:
+    if pair and not value.quoted:
         return _login_pair(text, value.start, out)
     if strict:
         good = looks_random(value.text, 6 if strength == PASSWORD else 12) and not (
@@ -171,15 +179,18 @@ def find_keyed(key: str, value: str) -> list[Hit]:
     return [Hit(0, len(value), kind_of(key, strength))]
 
 
-def _read(text: str, left: int, stop: int, key: str) -> tuple[_Value | None, bool, bool]:
-    """(value, judge strictly, its place admits only literals)."""
+def _read(text: str, left: int, stop: int, key: str, least: int) -> tuple[_Value | None, bool, bool]:
+    """(value, judge strictly, its place admits only literals); no value where it has less than ``least``
+    characters, which no judge takes for a secret."""
     at = _ASSIGN.match(text, stop)
     if at is not None:
-        encoded = at["op"].startswith("%")
-        tight = not any(c.isspace() for c in at[0]) or encoded
-        literal = tight or _starts_line(text, left)
-        value = _value(text, at.end(), literal and _env_like(text, left, at["op"]), encoded)
-        return value, False, literal and at["typed"] is None
+        encoded = at["op"][0] == "%"
+        env = at["op"] == "=" and _starts_line(text, left)
+        value = _value(text, at.end(), env, encoded)
+        if value is None or len(value.text) < least:
+            return None, False, False
+        tight = encoded or _SPACE.search(text, stop, at.end()) is None
+        return value, False, (tight or env or _starts_line(text, left)) and at["typed"] is None
     tag = _TAG.match(text, stop)
     if tag is not None and (tag.end() > stop + 1 or text[left - 1 : left] == "<"):
         close = text.find("<", tag.end(), tag.end() + 300)
@@ -235,10 +246,6 @@ def _starts_line(text: str, at: int) -> bool:
     """Whether only indentation, ``export``, a list dash, a diff or comment sign stands before ``at``."""
     window = text[max(0, at - 24) : at]
     return _LINE_START.search(window) is not None
-
-
-def _env_like(text: str, left: int, op: str) -> bool:
-    return op == "=" and _starts_line(text, left)
 
 
 def _value(text: str, at: int, env: bool, encoded: bool) -> _Value | None:

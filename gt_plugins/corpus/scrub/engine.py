@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -45,6 +45,8 @@ _ID = re.compile(
     r"(?:msg|toolu|srvtoolu|req|call|fc|rs|resp|chatcmpl|run|agent|ses|prt|item)[_-][A-Za-z0-9_-]{4,64}",
     re.ASCII,
 )
+_SPECIAL = ("", "")
+"""Met where a number or a picture may change: no string that is looked at is empty."""
 _VALUE_KEYS = frozenset({"value", "Value", "default"})
 _FLAG = re.compile(r"--?([A-Za-z][\w-]{1,40})")
 
@@ -100,22 +102,16 @@ class Scrubber:
 
     def value(self, value: Any) -> tuple[Any, Counter[str]]:
         """A JSON value with its strings scrubbed; the same object if nothing was found. Raises ScrubError."""
-        if len(self._plain_keys) > _CACHE:
-            self._plain_keys.clear()
-        leaves = _Leaves(self._plain_keys)
-        try:
-            leaves.walk(value)
-        except RecursionError:
-            raise ScrubError("nested too deeply to be scrubbed") from None
-        fresh, counts = self._leaves(leaves)
-        forget()
-        return (leaves.rebuild(value, fresh) if counts else value), self._count(counts)
+        (value,), counts = self._values([value])
+        return value, counts
 
     def session(self, session: Session) -> tuple[Session, Counter[str]]:
         """A session with the blocks of its turns and its folder scrubbed; ids, roles and times stay."""
-        blocks = [list(turn.blocks) for turn in session.turns]
-        (blocks, cwd), counts = self.value([blocks, session.cwd])
-        turns = tuple(replace(t, blocks=tuple(b)) for t, b in zip(session.turns, blocks, strict=True))
+        (cwd, *blocks), counts = self._values([session.cwd, *(turn.blocks for turn in session.turns)])
+        turns = tuple(
+            turn if turn.blocks is fresh else replace(turn, blocks=fresh)
+            for turn, fresh in zip(session.turns, blocks, strict=True)
+        )
         return replace(session, turns=turns, cwd=cwd), counts
 
     def surrogates_in(self, text: str) -> list[tuple[int, int, str]]:
@@ -131,6 +127,29 @@ class Scrubber:
 
     # --- strings
 
+    def _values(self, values: list[Any]) -> tuple[list[Any], Counter[str]]:
+        """JSON values scrubbed together; those in which nothing was found are the same objects."""
+        if len(self._plain_keys) > _CACHE:
+            self._plain_keys.clear()
+        leaves = _Leaves(self._plain_keys)
+        ends = []
+        try:
+            for value in values:
+                leaves.walk(value)
+                ends.append(len(leaves.met))
+        except RecursionError:
+            raise ScrubError("nested too deeply to be scrubbed") from None
+        fresh, counts = self._leaves(leaves)
+        forget()
+        if counts:
+            met, changed = leaves.met, fresh.keys() | {_SPECIAL}
+            spans = zip(values, [0, *ends], ends, strict=False)
+            values = [
+                value if changed.isdisjoint(met[start:end]) else leaves.rebuild(value, fresh)
+                for value, start, end in spans
+            ]
+        return values, self._count(counts)
+
     def _count(self, counts: _Counts) -> Counter[str]:
         """Add to the totals, and tell by kind alone."""
         self.totals += counts
@@ -145,17 +164,19 @@ class Scrubber:
 
     def _leaves(self, leaves: _Leaves) -> tuple[dict[tuple[str, str], str], _Counts]:
         """What becomes of each (key, string) that changes, and the counts over all occurrences."""
-        keyed = {pair: hits for pair in leaves.strings if pair[0] and (hits := self._find_keyed(*pair))}
-        changed = self._many(t for t in {text: None for _, text in leaves.strings})
+        strings = Counter(leaves.met)
+        del strings[_SPECIAL]
+        keyed = {pair: hits for pair in strings if pair[0] and (hits := self._find_keyed(*pair))}
+        changed = self._many({text: None for _, text in strings})
         fresh: dict[tuple[str, str], str] = {}
         counts: _Counts = Counter()
-        for pair, times in leaves.strings.items():
+        for pair, times in strings.items():
             result = self._settle(pair[1], keyed[pair]) if pair in keyed else changed.get(pair[1])
             if result is not None:
                 fresh[pair] = result[0]
                 for what, number in result[1].items():
                     counts[what] += number * times
-        names = {text for key, text in leaves.strings if not key}
+        names = {text for key, text in strings if not key}
         self._plain_keys.update(n for n in names if ("", n) not in fresh and len(n) <= 64)
         for (key, digits), times in leaves.numbers.items():
             made = self._surrogates.make("number", digits)
@@ -170,7 +191,7 @@ class Scrubber:
         found = []
         for rank, layer in enumerate(self.layers):
             if layer.find_keyed is not None:
-                found += self._call(layer, rank, lambda find=layer.find_keyed: find(key, text), len(text))
+                found += self._call(layer, rank, len(text), layer.find_keyed, key, text)
         if found:
             found += self._find_encoded(text, 0)
         if found and all(
@@ -233,7 +254,7 @@ class Scrubber:
     def _find(self, text: str, depth: int = 0) -> list[_Found]:
         found: list[_Found] = []
         for rank, layer in enumerate(self.layers):
-            found += self._call(layer, rank, lambda find=layer.find: find(text), len(text))
+            found += self._call(layer, rank, len(text), layer.find, text)
         if depth < _DEPTH:
             found += self._find_encoded(text, depth)
             for view in views(haystack(text)):
@@ -259,11 +280,14 @@ class Scrubber:
             for h in hits
         ]
 
-    def _call(self, layer: Layer, rank: int, find: Any, size: int) -> list[_Found]:
+    def _call(
+        self, layer: Layer, rank: int, size: int, find: Callable[..., list[Hit]], *given: str
+    ) -> list[_Found]:
         try:
-            hits: list[Hit] = find()
             return [
-                _Found(h.start, h.end, h.kind, layer.name, rank) for h in hits if 0 <= h.start < h.end <= size
+                _Found(h.start, h.end, h.kind, layer.name, rank)
+                for h in find(*given)
+                if 0 <= h.start < h.end <= size
             ]
         except Exception as error:
             raise ScrubError(f"scrub layer {layer.name} failed ({type(error).__name__})") from None
@@ -399,8 +423,9 @@ class _Leaves:
     """
 
     def __init__(self, plain_keys: set[str]) -> None:
-        self.strings: dict[tuple[str, str], int] = {}
-        self.numbers: dict[tuple[str, str], int] = {}
+        self.met: list[tuple[str, str]] = []
+        """Every (key, string) in the order of the walk."""
+        self.numbers: Counter[tuple[str, str]] = Counter()
         self.media = 0
         self._plain_keys = plain_keys
 
@@ -408,24 +433,25 @@ class _Leaves:
         kind = type(node)
         if kind is str:
             if len(node) > 2 and not (key in _ID_KEYS and _ID.fullmatch(node)):
-                pair = (key, node)
-                self.strings[pair] = self.strings.get(pair, 0) + 1
+                self.met.append((key, node))
         elif kind is dict:
             self._walk_dict(node)
         elif kind is list or kind is tuple:
             for item, name in zip(node, _list_keys(node, key), strict=True):
                 self.walk(item, name)
         elif kind is int and abs(node) >= 1000 and key_strength(key) == PASSWORD:
-            pair = (key, str(abs(node)))
-            self.numbers[pair] = self.numbers.get(pair, 0) + 1
+            self.numbers[key, str(abs(node))] += 1
+            self.met.append(_SPECIAL)
 
     def _walk_dict(self, node: dict[Any, Any]) -> None:
         media = "data" in node and _is_media(node)
-        self.media += media
-        strings = self.strings
+        met = self.met
+        if media:
+            self.media += 1
+            met.append(_SPECIAL)
         for name, item in node.items():
             if name not in self._plain_keys and type(name) is str:
-                strings["", name] = strings.get(("", name), 0) + 1
+                met.append(("", name))
             kind = type(item)
             if kind is str and name not in _VALUE_KEYS:
                 if (
@@ -433,8 +459,7 @@ class _Leaves:
                     and not (name in _ID_KEYS and _ID.fullmatch(item))
                     and not (media and name == "data")
                 ):
-                    pair = (name, item)
-                    strings[pair] = strings.get(pair, 0) + 1
+                    met.append((name, item))
             elif item is not None and kind is not bool and kind is not float:
                 self.walk(item, _value_key(node, name))
 

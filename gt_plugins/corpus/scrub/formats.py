@@ -10,7 +10,6 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SLACK = (
     r"(?:(\d{9,14})-(?:(\d{9,14})-)?(?:(\d{9,14})-)?([A-Za-z0-9]{16,40})(?![\w-])|([A-Za-z0-9-]{10,300}))"
 )
-_TWILIO = " ".join(f"{p}{d}" for p in ("sk", "ac") for d in "0123456789abcdef")
 
 FORMATS: tuple[Rule, ...] = (
     # clouds
@@ -90,7 +89,7 @@ FORMATS: tuple[Rule, ...] = (
     around("telegram_token", ":aa", r"(\d{8,10}:AA[\w-]{32,34})(?![\w-])", range(8, 11)),
     rule("teams_webhook", "/webhookb2/", rf"({_UUID})@({_UUID})/IncomingWebhook/(\w{{32}})/({_UUID})"),
     rule("zapier_webhook", "hooks.zapier.com/hooks/catch/", r"\d+/(\w{6,20})"),
-    around("twilio_key", _TWILIO, rf"(?:SK|AC)([0-9a-fA-F]{{32}}){_END}", range(1)),
+    rule("twilio_key", "SK AC", "[0-9a-fA-F]{32}", after=_END),
     rule("sendgrid_key", "SG.", r"[\w=-]{16,32}\.[\w=.-]{16,64}(?<!\.)", strong),
     rule("mailgun_key", "key- pubkey-", _HEX32, after=_END),
     around(

@@ -19,7 +19,7 @@ from typing import Any
 from . import addresses, documents
 from .judge import is_placeholder
 from .layers import Hit
-from .scan import Automaton, Haystack, haystack, luhn, starts_word, word_left
+from .scan import Haystack, Mark, Marks, haystack, luhn, starts_word, word, word_left
 
 _TLDS = frozenset(
     "com org net edu gov mil int info biz name pro dev app xyz tech online site store cloud blog page "
@@ -449,9 +449,32 @@ _FINDERS: dict[str, Callable[[str, int, int, list[Hit]], int]] = {
 }
 
 
+_CLASSES = {"0": "[0-9]", "a": "[A-Za-z]", "h": "[0-9A-Fa-f]"}
+_AFTER = {"street": ("[^A-Za-z0-9_]", 1)}
+_AFTER |= {name: (r"[^a-z0-9][^\n\x00]{3}", 4) for name, _ in documents.WORDS}
+"""What must follow a word: its end for a street; for a document no more of it (``pan`` is no ``panel``) and
+room for a number."""
+
+
+def _shape(text: str, letters: str) -> Mark:
+    return Mark("".join(_CLASSES[c] if c in letters else re.escape(c) for c in text), len(text))
+
+
+class _Machine:
+    """The automaton over every shape and word, and which finder is asked at each."""
+
+    def __init__(self) -> None:
+        found = [(_shape(shape, "0a"), kind, True) for kind, shape in _SHAPES]
+        found += [(_shape(s, "h"), "mac" if s.count("h") == 12 else "ipv6", True) for s in _HEX_SHAPES]
+        found += [(word(w, *_AFTER.get(kind, ())), kind, kind in _ANYWHERE) for kind, w in _WORDS]
+        self.marks = Marks(mark for mark, _, _ in found)
+        self.actions = [(kind, anywhere) for _, kind, anywhere in found]
+        """(finder, whether it is asked also where no word begins)."""
+
+
 @lru_cache(maxsize=1)
-def _automata() -> tuple[Automaton, Automaton, Automaton]:
-    return Automaton(p for _, p in _SHAPES), Automaton(_HEX_SHAPES), Automaton(w for _, w in _WORDS)
+def _machine() -> _Machine:
+    return _Machine()
 
 
 _UNUSED: tuple[str, ...] = ("pandas", "sklearn", "sklearn.metrics", "nltk", "dateparser", "dateparser.search")
@@ -510,22 +533,13 @@ def _scrubadub(kind: str, candidate: str) -> bool:
 def find(text: str) -> list[Hit]:
     """Personal data in ``text``."""
     stack, out = haystack(text), list[Hit]()
-    shapes, hexes, words = _automata()
+    machine = _machine()
     _emails(text, stack, out)
     resume = dict.fromkeys(_FINDERS, 0)
-
-    def ask(kind: str, start: int, end: int) -> None:
-        if end > resume[kind]:
+    for number, start, end in machine.marks.hits(stack.latin):
+        kind, anywhere = machine.actions[number]
+        if end > resume[kind] and (anywhere or _starts(text, start)):
             resume[kind] = max(resume[kind], _FINDERS[kind](text, start, end, out))
-
-    for number, start, end in shapes.hits(stack.classes()):
-        ask(_SHAPES[number][0], start, end)
-    for number, start, end in hexes.hits(stack.hex_classes()):
-        ask("mac" if number >= 5 else "ipv6", start, end)
-    for number, start, end in words.hits(stack.folded):
-        kind = _WORDS[number][0]
-        if kind in _ANYWHERE or _starts(text, start):
-            ask(kind, start, end)
     return out
 
 

@@ -11,19 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .judge import is_placeholder, looks_random
-from .scan import entropy
+from .scan import Mark, entropy, word
 from .seal import BASE62
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``pattern`` is tried ``back`` characters before each place of one of ``keywords`` (lower case)."""
+    """``pattern`` is tried ``back`` characters before each place of one of ``keywords``."""
 
     kind: str
     keywords: tuple[str, ...]
     pattern: re.Pattern[str]
     check: Callable[[str], bool]
     back: range = range(1)
+    after: str = ""
+    """What the body begins with, for the prefilter: a class of characters, ``size`` times."""
+    size: int = 0
+
+    def marks(self) -> list[Mark]:
+        """What is searched for; a keyword in front is written as its issuer writes it."""
+        return [word(w, self.after, self.size, exact=self.back == range(1)) for w in self.keywords]
 
 
 def varied(body: str) -> bool:
@@ -55,7 +62,22 @@ def rule(kind: str, prefixes: str, body: str, check: Callable[[str], bool] = var
     announced = "|".join(re.escape(w) for w in words)
     body = body if re.compile(body).groups else f"({body})"
     pattern = re.compile(f"(?:{announced}){body}{after}", re.ASCII)
-    return Rule(kind, tuple(w.lower() for w in words), pattern, check)
+    return Rule(kind, tuple(words), pattern, check, range(1), *_beginning(body))
+
+
+_BEGINNING = re.compile(r"\(?(\[[^\[\]]+\]|\\w|\\d)\{(\d+)[,}]")
+_LOOK = 8
+"""So many characters behind a keyword tell a word from a key."""
+
+
+def _beginning(body: str) -> tuple[str, int]:
+    """The class of characters that a body begins with and how many of it are looked at; nothing where it may
+    begin otherwise."""
+    first = _BEGINNING.match(body)
+    if first is None or "|" in body:
+        return "", 0
+    size = min(int(first[2]), _LOOK)
+    return f"{first[1]}{{{size}}}", size
 
 
 def around(

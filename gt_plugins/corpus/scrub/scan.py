@@ -1,4 +1,7 @@
-"""Fast candidate search: one Aho-Corasick pass over the text, then a regex only where a keyword stands.
+"""Fast candidate search: one pass of an automaton over the text, then a regex only where a keyword stands.
+
+Fixed rules are searched by Hyperscan (:class:`Marks`), which also looks at what follows a keyword; lists of
+values that each town has of its own by Aho-Corasick (:class:`Automaton`), which is made in no time.
 
 Offsets are those of the text: the haystack is its Latin-1 form with ``?`` for every other character, so
 one character is one byte. The cost is linear in the text plus the number of keyword hits.
@@ -9,16 +12,18 @@ from __future__ import annotations
 import math
 import re
 import string
+import threading
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import ahocorasick_rs
+import hyperscan
 
 _LETTERS = string.ascii_letters.encode()
-_DIGITS = bytes.maketrans(b"0123456789" + _LETTERS, b"0" * 10 + b"a" * 52)
 _ALNUM = bytes.maketrans(b"0123456789" + _LETTERS, b"a" * 62)
-_HEX = bytes.maketrans(b"0123456789abcdefABCDEF", b"h" * 22)
+_SHORT = 5
 _ANSI = re.compile(r"(?:\x1b|\\u001b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m$", re.IGNORECASE)
 _ANSI_TAIL = re.compile(r"\d{0,3}m")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
@@ -47,17 +52,9 @@ class Haystack:
             self._folded = self.latin.lower()
         return self._folded
 
-    def classes(self) -> bytes:
-        """Digits as ``0``, ASCII letters as ``a``, the rest as it is."""
-        return self.latin.translate(_DIGITS)
-
     def runs(self) -> bytes:
         """ASCII letters and digits as ``a``, the rest as it is."""
         return self.latin.translate(_ALNUM)
-
-    def hex_classes(self) -> bytes:
-        """Hexadecimal digits as ``h``, the rest as it is."""
-        return self.latin.translate(_HEX)
 
 
 _last: list[Haystack] = []
@@ -97,6 +94,73 @@ class Automaton:
         if self._machine is None:
             return []
         return self._machine.find_matches_as_indexes(data, overlapping=self._overlapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What gives a candidate away: a pattern of fixed length, and what must follow it for a rule to find
+    anything there."""
+
+    pattern: str
+    """A regular expression over bytes, what must follow included."""
+    size: int
+    """How many characters are the mark itself."""
+    more: int = 0
+    """How many characters behind it are looked at."""
+    fold: bool = False
+    """Whatever the case of ASCII letters."""
+
+
+def word(text: str, after: str = "", more: int = 0, exact: bool = False) -> Mark:
+    """A literal, in any case unless ``exact``. ``after`` is a pattern of ``more`` characters; case counts.
+
+    Few long words stand in other text by chance, so only a short one is worth the time to compile more."""
+    literal = "".join(f"\\x{byte:02x}" for byte in text.encode("latin-1"))
+    if not after or len(text) > _SHORT:
+        return Mark(literal, len(text), 0, not exact)
+    return Mark((literal if exact else f"(?i:{literal})") + after, len(text), more)
+
+
+class Marks:
+    """Marks searched all at once; overlapping ones are all reported."""
+
+    def __init__(self, marks: Iterable[Mark]) -> None:
+        self.marks = tuple(marks)
+        self._ends = tuple(mark.more for mark in self.marks)
+        self._starts = tuple(mark.more + mark.size for mark in self.marks)
+        self._one_at_a_time = threading.Lock()
+        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        self._database.compile(
+            expressions=[mark.pattern.encode("ascii") for mark in self.marks],
+            ids=list(range(len(self.marks))),
+            elements=len(self.marks),
+            flags=[hyperscan.HS_FLAG_CASELESS if mark.fold else 0 for mark in self.marks],
+        )
+
+    def hits(self, data: bytes) -> list[tuple[int, int, int]]:
+        """(index of the mark, its start, its end), by increasing end. The end of the data counts as a
+        character that is no letter, digit or underscore."""
+        found: list[tuple[int, int]] = []
+        keep = found.append
+        with self._one_at_a_time:
+            self._database.scan(
+                data + b"\0", match_event_handler=lambda index, _, end, flags, more: keep((index, end))
+            )
+        starts, ends = self._starts, self._ends
+        hits = [(end - ends[index], end - starts[index], index) for index, end in found]
+        hits.sort()
+        return [(index, start, end) for end, start, index in hits]
+
+
+def apart(hits: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Of hits that overlap the one that ends first."""
+    kept: list[tuple[int, int, int]] = []
+    floor = 0
+    for hit in hits:
+        if hit[1] >= floor:
+            kept.append(hit)
+            floor = hit[2]
+    return kept
 
 
 def starts_word(text: str, at: int) -> bool:

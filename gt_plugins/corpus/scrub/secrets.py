@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from . import assignments, blocks
@@ -11,7 +11,7 @@ from .formats import FORMATS
 from .judge import is_placeholder, key_strength
 from .layers import Hit
 from .rules import Rule
-from .scan import Automaton, Haystack, haystack, starts_word
+from .scan import Haystack, Mark, Marks, haystack, starts_word, word
 
 Finder = Callable[[str, int, int, list[Hit]], int]
 """(text, start and end of the keyword, hits to add to) → before which position it need not be asked again."""
@@ -44,12 +44,12 @@ class _Machine:
     """The automaton over every keyword and what to do at each."""
 
     def __init__(self) -> None:
-        table: dict[str, list[int]] = {}
+        table: dict[Mark, list[int]] = {}
         self.finders: list[Finder] = []
-        sources: list[tuple[tuple[str, ...], Finder]] = [(r.keywords, _by_rule(r)) for r in FORMATS]
+        sources: list[tuple[Iterable[str | Mark], Finder]] = [(r.marks(), _by_rule(r)) for r in FORMATS]
         sources += list(blocks.FINDERS)
         sources += [
-            (assignments.KEYWORDS, assignments.find_assignment),
+            ((*assignments.KEYWORDS, assignments.PASS), assignments.find_assignment),
             (assignments.VENDORS, assignments.find_vendor),
             (("variable",), assignments.find_declared),
             (assignments.MNEMONICS, assignments.find_mnemonic),
@@ -59,15 +59,16 @@ class _Machine:
         for number, (keywords, finder) in enumerate(sources):
             self.finders.append(finder)
             for keyword in keywords:
-                table.setdefault(keyword, []).append(number)
-        self.automaton = Automaton(table)
-        self.actions = [tuple(table[k]) for k in self.automaton.patterns]
+                mark = keyword if isinstance(keyword, Mark) else word(keyword)
+                table.setdefault(mark, []).append(number)
+        self.marks = Marks(table)
+        self.actions = [tuple(numbers) for numbers in table.values()]
 
     def find(self, stack: Haystack) -> list[Hit]:
         text = stack.text
         out: list[Hit] = []
         resume = [0] * len(self.finders)
-        for keyword, start, end in self.automaton.hits(stack.folded):
+        for keyword, start, end in self.marks.hits(stack.latin):
             for number in self.actions[keyword]:
                 if start >= resume[number]:
                     resume[number] = self.finders[number](text, start, end, out)

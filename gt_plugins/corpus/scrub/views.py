@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .scan import Automaton, Haystack
+from .scan import Haystack, Marks, apart, word
 
 _MARKS: tuple[str, ...] = (
     *(f"%{n}" for n in range(2, 8)),
@@ -64,14 +64,14 @@ class View:
 
 
 @lru_cache(maxsize=1)
-def _automaton() -> Automaton:
-    return Automaton(_MARKS, overlapping=False)
+def _marks() -> Marks:
+    return Marks(map(word, _MARKS))
 
 
 def views(stack: Haystack) -> Iterator[View]:
     """One view for each stretch of the text that has marks."""
     text = stack.text
-    for start, end in _windows(text, _automaton().hits(stack.folded)):
+    for start, end in _windows(text, apart(_marks().hits(stack.latin))):
         made = _undone(text, start, end)
         if made is not None:
             yield made

@@ -1,0 +1,126 @@
+"""The fast path changes nothing: not what is looked at behind a keyword, no batch and no cache.
+
+The slow path searches every keyword alone, whatever follows it, one string after the other, and remembers
+nothing between two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scrub_helpers import scrubber
+from scrub_plants import CONTEXTS, HARD_NEGATIVES, forms, personal, structured
+
+from gt_plugins.corpus.scrub import assignments, rules, scan, secrets
+from gt_plugins.corpus.scrub import personal as personal_layer
+from gt_plugins.corpus.scrub.engine import Scrubber
+from gt_plugins.transcripts.model import Session, Turn
+
+WORDS = "the pass token was set testing a single street passed sk_ re_build st.it 0.5 auth: none".split()
+PIECES = (*WORDS, "=", ": ", '"', "\\n", "\n", "Xk3", "9f8a7d6c5b4a", "hunter2x")
+KEYS = ("command", "content", "password", "token", "phone", "file_path", "value", "name", "old_string")
+
+
+def literal_only(text: str, after: str = "", more: int = 0, exact: bool = False) -> scan.Mark:
+    return scan.word(text)
+
+
+@pytest.fixture(scope="module")
+def slow_layers() -> Iterator[dict[str, Any]]:
+    """The machines of both layers without a look behind a keyword."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rules, secrets, personal_layer):
+            patch.setattr(module, "word", literal_only)
+        patch.setattr(assignments, "PASS", literal_only("pass"))
+        made = {"secrets": secrets._Machine(), "personal": personal_layer._Machine()}
+    marks = [mark for machine in made.values() for mark in machine.marks.marks]
+    assert all(mark.more == 0 for mark in marks)
+    yield made
+
+
+def slow(texts: list[str], layers: dict[str, Any]) -> list[str]:
+    """Each text by a scrubber of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "_machine", lambda: layers["secrets"])
+        patch.setattr(personal_layer, "_machine", lambda: layers["personal"])
+        return [scrubber().text(text)[0] for text in texts]
+
+
+def texts_of(rng: random.Random) -> list[str]:
+    """Prose and logs with plants among them, as they are, escaped, percent-encoded and in base64."""
+    plants = [p.text for p in (*structured(rng), *forms(rng), *personal(rng))] + list(HARD_NEGATIVES)
+    encoders = [*CONTEXTS.values(), quote, partial(json.dumps), str]
+    texts = []
+    for _ in range(12):
+        parts = [" ".join(rng.choices(WORDS, k=6)) for _ in range(4)]
+        parts.insert(rng.randrange(4), rng.choice(encoders)(rng.choice(plants)))
+        texts.append("\n".join(parts))
+    return texts + texts[:2]
+
+
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=12, deadline=None)
+def test_texts_come_out_the_same(seed: int, slow_layers: dict[str, Any]) -> None:
+    texts = texts_of(random.Random(seed))
+    fast = scrubber()
+    assert fast.value(texts)[0] == slow(texts, slow_layers), "in one batch"
+    assert [fast.text(text)[0] for text in texts] == slow(texts, slow_layers), "remembered"
+
+
+@given(text=st.lists(st.sampled_from(PIECES)))
+@settings(max_examples=60, deadline=None)
+def test_hits_are_the_same(text: list[str], slow_layers: dict[str, Any]) -> None:
+    """Keywords in any company, also glued to one another: what each layer finds."""
+    for glue in (" ", ""):
+        whole = glue.join(text)
+        fast = [sorted(set(map(str, layer.find(whole)))) for layer in scrubber().layers[:2]]
+        stack = scan.Haystack(whole)
+        assert fast[0] == sorted(set(map(str, slow_layers["secrets"].find(stack))))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(personal_layer, "_machine", lambda: slow_layers["personal"])
+            assert fast[1] == sorted(set(map(str, personal_layer.find(whole))))
+
+
+def session(rng: random.Random) -> Session:
+    """A session whose blocks hold texts under many keys, nested, and numbers and pictures beside them."""
+    turns = []
+    for number, text in enumerate(texts_of(rng)):
+        key = rng.choice(KEYS)
+        inner: Any = {key: text, "n": number * 1000, "list": ["--token", text.split()[0], {"deep": text}]}
+        blocks: list[Any] = [
+            {"type": "tool_use", "id": f"toolu_{number:08d}", "name": "Bash", "input": inner}
+        ]
+        if number % 4 == 0:
+            picture = {"type": "base64", "media_type": "image/png", "data": "QUJD" * 40}
+            blocks.append({"type": "image", "source": picture})
+        if number % 5 == 0:
+            blocks = [{"type": "text", "text": "nothing here"}, {"password": 123456 + number}]
+        turns.append(Turn(f"t{number}", "assistant", tuple(blocks)))
+    return Session("s", "claude", tuple(turns), cwd="/town")
+
+
+def whole(scrub: Scrubber, value: Any) -> Any:
+    """The slow way to a session's blocks: one value, all of it built anew."""
+    return scrub.value(value)[0]
+
+
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=8, deadline=None)
+def test_a_session_is_scrubbed_as_each_of_its_turns_alone(seed: int) -> None:
+    given_session = session(random.Random(seed))
+    scrubbed, counts = scrubber().session(given_session)
+    alone = [whole(scrubber(), list(turn.blocks)) for turn in given_session.turns]
+    assert [list(turn.blocks) for turn in scrubbed.turns] == alone
+    assert sum(counts.values()) == sum(
+        sum(scrubber().value(list(turn.blocks))[1].values()) for turn in given_session.turns
+    )
+    untouched = [t for t, a in zip(given_session.turns, alone, strict=True) if list(t.blocks) == a]
+    assert all(any(t is turn for turn in scrubbed.turns) for t in untouched if "image" not in str(t.blocks))
