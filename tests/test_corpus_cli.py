@@ -223,6 +223,7 @@ def test_label(filled: Town, gt_corpus: Any) -> None:
 
 def test_purge_of_a_session_leaves_nothing(filled: Town, gt_corpus: Any, tmp_path: Path) -> None:
     gt_corpus("sweep")
+    assert gt_corpus("search", "zebra")[1], "it stands in the index now"
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     (dataset / "train.jsonl").write_text("zebra")
