@@ -4,6 +4,7 @@
     python bench/train.py --shape 1.5b --rows 4              Qwen2.5-1.5B's shape, random weights, on a GPU
     python bench/train.py --shape 7b --rows 2 --quantize nf4
     torchrun --nproc-per-node 2 bench/train.py --shape 1.5b --rows 4 --only ours
+    torchrun --nproc-per-node 2 bench/train.py --shape 7b --rows 1 --only ours --shard
 
 TRL runs with Liger's kernels on a GPU. Rows are ``--length`` tokens long with every token supervised, so that
 there is nothing to pack and no padding to win by; ``--ragged`` draws rows of many lengths with loss on their
@@ -29,7 +30,9 @@ from gt_plugins.rendering.render import Row
 from gt_plugins.training.adapter import load_base, quiet_libraries
 from gt_plugins.training.base import base_path
 from gt_plugins.training.callbacks import CallbackGroup, Listener
+from gt_plugins.training.metrics import parameters_of
 from gt_plugins.training.parallel import join, leave
+from gt_plugins.training.sharding import shard
 
 PEAK = 989e12
 SHAPES: dict[str, dict[str, Any]] = {
@@ -123,11 +126,11 @@ def make_model(options: argparse.Namespace, device: str) -> Any:
         model = Qwen2ForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     if options.quantize == "nf4":
-        _to_nf4(model, device)
+        _to_nf4(model, device, torch.bfloat16 if options.shard else torch.uint8)
     return model
 
 
-def _to_nf4(model: Any, device: str) -> None:
+def _to_nf4(model: Any, device: str, storage: Any) -> None:
     """The decoder's linear layers in bitsandbytes' nf4, as loading a checkpoint with it leaves them."""
     import torch
     from bitsandbytes.nn import Linear4bit, Params4bit
@@ -143,10 +146,12 @@ def _to_nf4(model: Any, device: str) -> None:
             bias=has_bias,
             compute_dtype=torch.bfloat16,
             quant_type="nf4",
+            quant_storage=storage,
             device="meta",
         )
         weight = module.weight.data.to("cpu")
-        small.weight = Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
+        packed = {"quant_type": "nf4", "quant_storage": storage, "module": small}
+        small.weight = Params4bit(weight, requires_grad=False, **packed).to(device)
         if has_bias:
             small.bias = module.bias
         setattr(parent, name.rsplit(".", 1)[1], small)
@@ -185,10 +190,13 @@ def ours(options: argparse.Namespace, rows: list[Row], device: str) -> Measured:
         epochs=1.0,
         batch_tokens=options.length * options.rows * options.group.size,
         quantize=options.quantize,
+        shard=options.shard,
         grad_checkpointing=options.checkpointing,
         checkpoint_steps=1_000_000,
     )
     model = add_adapter(make_model(options, device), recipe)
+    if options.shard:
+        model = shard(model, device, options.group)
     clock = Clock()
     listeners = CallbackGroup([clock])
     with tempfile.TemporaryDirectory() as folder:
@@ -306,11 +314,7 @@ def measured(
     took = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
     warm = took[options.warm :]
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    parameters = sum(
-        p.numel() * (2 if getattr(p, "quant_state", None) is not None else 1)
-        for n, p in model.named_parameters()
-        if "lora_" not in n
-    )
+    parameters = parameters_of(model) - sum(p.numel() for p in model.parameters() if p.requires_grad)
     tokens = sum(len(r.ids) for r in rows) // len(took)
     return Measured(
         name, tuple(warm), tuple(clock.losses), tokens, memory, parameters, took[0], options.group.size
@@ -331,8 +335,9 @@ def report(options: argparse.Namespace, runs: list[Measured], card: str) -> None
         print(f"ours is {runs[0].rate / runs[1].rate:.2f} times TRL; losses are at most {apart:.4f} apart")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def parser_of(words: str | None) -> argparse.ArgumentParser:
+    """The options of a run; ``bench/train_fsdp.py`` has the same."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shape", choices=["tiny", *SHAPES], default="tiny")
     parser.add_argument("--rows", type=int, default=1, help="rows of a step (on each GPU)")
     parser.add_argument("--length", type=int, default=0, help="tokens of a row (4,096; 1,152 for tiny)")
@@ -340,6 +345,7 @@ def main() -> int:
     parser.add_argument("--warm", type=int, default=4, help="first steps that are not counted")
     parser.add_argument("--quantize", choices=["none", "nf4"], default="none")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--shard", action="store_true", help="cut the base over torchrun's processes (FSDP2)")
     parser.add_argument("--ragged", action="store_true")
     parser.add_argument("--no-liger", action="store_true")
     parser.add_argument("--only", choices=["ours", "trl"])
@@ -347,7 +353,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write everything that was measured")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = parser_of(__doc__).parse_args()
     options.group = join()
     options.length = options.length or (1152 if options.shape == "tiny" else 4096)
     quiet_libraries()

@@ -99,7 +99,7 @@ def _add(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
 def answers(hook: str, **arguments: Any) -> list[Any]:
     """What each plugin answers to a hook, built-ins first. One that raises is told on stderr and left out."""
     found = []
-    for name, call in _calls(hook, arguments):
+    for name, call in calls(hook, arguments):
         try:
             found.append(call())
         except Exception as error:
@@ -112,7 +112,7 @@ def all_answers(hook: str, **arguments: Any) -> list[Any]:
 
     Raises FinetuneError naming the plugin that raised."""
     found = []
-    for name, call in _calls(hook, arguments):
+    for name, call in calls(hook, arguments):
         try:
             found.append(call())
         except FinetuneError:
@@ -124,7 +124,7 @@ def all_answers(hook: str, **arguments: Any) -> list[Any]:
     return found
 
 
-def _calls(hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
+def calls(hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Each implementation of a hook, ready to be called, in the order of registration."""
     for implementation in getattr(plugin_manager().hook, hook).get_hookimpls():
         if implementation.hookwrapper or implementation.wrapper:

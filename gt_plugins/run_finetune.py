@@ -154,17 +154,31 @@ def finetune(
         raise UserError("a swarm needs its run file: pass --run run.json")
     from .cli import model_train
     from .training.adapter import quiet_libraries
+    from .training.parallel import together
     from .training.run import Request
 
     quiet_libraries()
-    folder = model_train._dataset(place, role, chosen.base, dataset, resume)
-    home = models_home(models)
-    request = Request(
-        place, home, role, chosen.base, folder, recipe, model, resume, threads=threads, swarm=swarm
-    )
-    outcome = model_train.run_with_progress(request, as_json)
-    if as_json:
-        print_json(model_train.outcome_json(outcome))
+    with together() as group:
+        if swarm is not None and not group.alone:
+            raise UserError("a swarm's peer is one process: start it without torchrun, one for each GPU")
+        folder = model_train.dataset_for(group, place, role, chosen.base, dataset, resume)
+        home = models_home(models)
+        request = Request(
+            place,
+            home,
+            role,
+            chosen.base,
+            folder,
+            recipe,
+            model,
+            resume,
+            threads=threads,
+            swarm=swarm,
+            group=group,
+        )
+        outcome = model_train.run_with_progress(request, as_json)
+        if as_json and group.first:
+            print_json(model_train.outcome_json(outcome))
 
 
 def main() -> None:

@@ -33,14 +33,14 @@ def peft_model(folder: Path, family: str, quantize: str = "none", **lora: Any) -
     from peft import LoraConfig, get_peft_model
 
     from gt_plugins.training.adapter import load_base
-    from gt_plugins.training.recipe import LINEAR
+    from gt_plugins.training.recipe import LINEAR, Recipe
 
     path = folder / family
     if not path.is_dir():
         write_model(path, family)
     torch.manual_seed(5)
     options = {"r": 4, "lora_alpha": 8, "target_modules": list(LINEAR), "task_type": "CAUSAL_LM"} | lora
-    model = get_peft_model(load_base(path, "cpu", quantize), LoraConfig(**options))
+    model = get_peft_model(load_base(path, "cpu", Recipe(quantize=quantize)), LoraConfig(**options))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -162,6 +162,15 @@ def test_no_bd_is_said_in_one_line_and_states_are_kept(town: Town, job: Job) -> 
     assert [r["state"] for r in read_lines(job.journal) if "state" in r] == list(STATES)
 
 
+def test_well_again_it_trains_though_it_was_syncing_when_it_was_degraded(town: Town, job: Job) -> None:
+    with JobLifecycle(town, job, None, say=lambda _line: None) as it:
+        for before, after in (("syncing", "training"), ("evaluating", "training"), ("ready", "ready")):
+            it.transition(before)
+            it.degrade("a peer is lost")
+            it.recover("it is back")
+            assert it.state == after
+
+
 def test_degraded_and_back(town: Town, job: Job) -> None:
     bd = FakeBd()
     with life(town, job, bd) as it:

@@ -19,12 +19,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_helpers import RECIPE, row, write_dataset, write_small_base
+from training_helpers import RECIPE, row, small_base, small_rows, write_dataset  # noqa: F401
 
-from gt_plugins.corpus import dataset
 from gt_plugins.durable import read_lines
 from gt_plugins.errors import NonRetriableError
-from gt_plugins.rendering.render import STANDARD, Renderer, Row
+from gt_plugins.rendering.render import Row
 from gt_plugins.town.root import Town
 from gt_plugins.training import checkpoints
 from gt_plugins.training.adapter import adapter_state, add_adapter, load_base
@@ -32,7 +31,6 @@ from gt_plugins.training.callbacks import BoardWriter, CallbackGroup, Listener, 
 from gt_plugins.training.heldout import MOST_ROWS, Best, in_batches, looks_at, sample
 from gt_plugins.training.job import new_job
 from gt_plugins.training.lifecycle import JobLifecycle, StateTeller
-from gt_plugins.training.run import rows_of
 from gt_plugins.training.stop import stoppable
 from gt_plugins.training.trainer import Trainer
 
@@ -76,20 +74,6 @@ def test_every_held_out_row_is_in_one_batch_that_fits(lengths: list[int], most: 
 
 
 # -- a trainer --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    torch.set_num_threads(1)
-    return write_small_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def rows(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    made = write_dataset(tmp_path_factory.mktemp("data"))
-    return rows_of(dataset.read(made.folder).train, Renderer.from_folder(base), STANDARD, print)
 
 
 Make = Callable[..., Trainer]

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_helpers import RECIPE, row, write_dataset, write_small_base
+from training_helpers import RECIPE, row, small_base, small_rows, write_dataset  # noqa: F401
 
-from gt_plugins.corpus import dataset
 from gt_plugins.errors import NonRetriableError
-from gt_plugins.rendering.render import STANDARD, Renderer, Row
+from gt_plugins.rendering.render import Row
 from gt_plugins.training.adapter import adapter_state, add_adapter, load_base, save_adapter, token_loss
 from gt_plugins.training.callbacks import CallbackGroup, Listener
 from gt_plugins.training.loader import collate
 from gt_plugins.training.losses import RowLoss
 from gt_plugins.training.recipe import Recipe
-from gt_plugins.training.run import rows_of
 from gt_plugins.training.trainer import Trainer
 
 
@@ -28,17 +26,6 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def rows(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    made = write_dataset(tmp_path_factory.mktemp("data"))
-    return rows_of(dataset.read(made.folder).train, Renderer.from_folder(base), STANDARD, print)
 
 
 Make = Callable[..., Trainer]

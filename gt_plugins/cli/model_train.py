@@ -13,6 +13,7 @@ from .common import JsonOption, ModelsOption, TownOption, checked_town, new_app,
 from .recipe_flags import Chosen, recipe_flags
 
 if TYPE_CHECKING:
+    from ..training.parallel import Group
     from ..training.pretrain import Progress as PretrainProgress
     from ..training.run import Outcome
 
@@ -60,31 +61,42 @@ def train(
     check_role(role)
     place = checked_town(town)
     quiet_libraries()
+    from ..training.parallel import together
     from ..training.run import Request
 
-    folder = _dataset(place, role, chosen.base, dataset, resume)
-    request = Request(
-        place,
-        models_home(models),
-        role,
-        chosen.base,
-        folder,
-        chosen.recipe,
-        model,
-        resume,
-        shuffle_labels,
-        threads=threads,
-        gguf=tuple(k.strip().lower() for k in gguf.split(",") if k.strip()),
-    )
-    if estimate:
-        show_estimate(request, as_json)
-        return
-    if detach:
-        run_detached(request, as_json)
-        return
-    outcome = run_with_progress(request, as_json)
-    if as_json:
-        print_json(outcome_json(outcome))
+    with together() as group:
+        if not group.alone and (estimate or detach):
+            raise UserError("--estimate and --detach are for one process: leave torchrun out")
+        request = Request(
+            place,
+            models_home(models),
+            role,
+            chosen.base,
+            dataset_for(group, place, role, chosen.base, dataset, resume),
+            chosen.recipe,
+            model,
+            resume,
+            shuffle_labels,
+            threads=threads,
+            gguf=tuple(k.strip().lower() for k in gguf.split(",") if k.strip()),
+            group=group,
+        )
+        if estimate:
+            show_estimate(request, as_json)
+        elif detach:
+            run_detached(request, as_json)
+        else:
+            outcome = run_with_progress(request, as_json)
+            if as_json and group.first:
+                print_json(outcome_json(outcome))
+
+
+def dataset_for(
+    group: Group, place: Any, role: str, base: str, given: Path | None, resume: bool
+) -> Path | None:
+    """The dataset folder, which the first process of a group alone builds if it is built."""
+    found = group.once(lambda: str(_dataset(place, role, base, given, resume) or ""))
+    return Path(found) if found else None
 
 
 def _dataset(place: Any, role: str, base: str, given: Path | None, resume: bool) -> Path | None:
@@ -158,6 +170,8 @@ def run_with_progress(request: Any, quiet: bool = False) -> Outcome:
     from ..training.run import train as run
     from .progress import TrainingLine, note
 
+    if not request.group.first:
+        return run(request, lambda _line: None)
     with TrainingLine(enabled=not quiet) as line:
         outcome = run(request, note, line)
     if not quiet:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,19 +43,23 @@ def pick_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_base(folder: Path, device: str, quantize: str = "none") -> Any:
-    """The base for training: bf16 on a GPU, fp32 on a CPU (which has no fast bf16); nf4 if asked.
+def load_base(folder: Path, device: str, recipe: Recipe = Recipe()) -> Any:
+    """The base for training in the recipe's precision, in nf4 if it asks for that. One that will be sharded
+    stays on the CPU, in 4 bits packed into the type that it computes in.
 
     Only safetensors are read, nothing is unpickled. Raises NonRetriableError naming the folder."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32}
-    if quantize == "nf4":
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if recipe.half(device) else torch.float32}
+    if recipe.quantize == "nf4":
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=options["dtype"],
+            bnb_4bit_quant_storage=options["dtype"] if recipe.shard else torch.uint8,
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -62,7 +69,8 @@ def load_base(folder: Path, device: str, quantize: str = "none") -> Any:
         first = str(error).splitlines()[0]
         raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
     model.config.use_cache = False
-    placed: Any = model if quantize == "nf4" else cast(Any, model).to(device)
+    stays = recipe.quantize == "nf4" or recipe.shard
+    placed: Any = model if stays else cast(Any, model).to(device)
     return placed
 
 
@@ -70,6 +78,30 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
     """The base with fresh LoRA weights, drawn from the recipe's seed, on the recipe's layers.
 
     On a GPU the adapter's own weights stay in fp32, the base in bf16."""
+    with nullcontext() if recipe.quantize != "none" else _without_bitsandbytes():
+        return _with_lora(model, recipe)
+
+
+@contextmanager
+def _without_bitsandbytes() -> Iterator[None]:
+    """Let peft think that there is no bitsandbytes, as long as nothing is quantized: importing it costs
+    as much as all the rest of peft. Whoever has imported it already keeps it."""
+    name = "bitsandbytes"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+        from peft import import_utils
+
+        for remembers in (import_utils.is_bnb_available, import_utils.is_bnb_4bit_available):
+            remembers.cache_clear()
+    finally:
+        del sys.modules[name]
+
+
+def _with_lora(model: Any, recipe: Recipe) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 

@@ -197,15 +197,14 @@ def listeners_of(job: Job, *own: TrainCallbacks, say: Callable[[str], None] | No
     """The group for a job: ``own`` first, then the built-in listeners and every plugin's.
 
     A plugin that fails to make its listeners is said and left out, as one that fails later is."""
-    from ..plugins import plugin_manager
+    from ..plugins import calls
 
     group = CallbackGroup(own, say)
-    for implementation in plugin_manager().hook.gt_train_callbacks.get_hookimpls():
+    for name, call in calls("gt_train_callbacks", {"job": job}):
         try:
-            offered: Any = implementation.function(*([job] if implementation.argnames else []))
-            group.listeners += [*(offered or ())]
+            group.listeners += [*(call() or ())]
         except Exception as error:
-            group.say(f"{implementation.plugin_name}: gt_train_callbacks failed, training goes on: {error!r}")
+            group.say(f"{name}: gt_train_callbacks failed, training goes on: {error!r}")
     return group
 
 

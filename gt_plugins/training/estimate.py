@@ -146,7 +146,7 @@ def memory_parts(
     ``longest`` is the longest row in tokens (a piece is never smaller), ``supervised`` the share of tokens
     with loss, for which alone logits are made."""
     gpu = device.startswith("cuda")
-    wide = 2 if gpu and recipe.precision != "fp32" else 4
+    wide = 2 if recipe.half(device) else 4
     dense = float(net.parameters * wide)
     if recipe.quantize == "nf4":
         dense = net.linear * NF4_BYTES + net.embedding * wide

@@ -33,6 +33,7 @@ from .process import mark
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+BEFORE_TRAINING = ("corpus_validating", "ready")
 TITLE = "Fine-tune {role} on {base}"
 DESCRIPTION = (
     "A training job of gt model train. The trainer itself sets its states: do not work on this bead.\n"
@@ -194,9 +195,12 @@ class JobLifecycle:
             self.transition("degraded", reason)
 
     def recover(self, reason: str = "") -> None:
-        """Back from degraded to the state before it."""
+        """Back from degraded: to training, or to the state before it where training has not begun.
+
+        A passing state (syncing, checkpointing, evaluating) may have ended meanwhile, unheard: what the
+        trainer does next is told when it does it."""
         if self._state == "degraded":
-            self.transition(self._before if self._before in STATES else "training", reason)
+            self.transition(self._before if self._before in BEFORE_TRAINING else "training", reason)
 
     def done(self, reason: str, metadata: Mapping[str, Any] | None = None) -> None:
         """The job ended well: its bead is closed with this reason."""

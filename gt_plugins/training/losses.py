@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..rendering.render import Row
 from .adapter import token_loss
 from .loader import collate
+from .sharding import sharded
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,8 @@ class RowLoss:
         self, model: Any, device: str, pad: int, *, packing: bool = True, checkpointing: bool = False
     ) -> None:
         self.model, self.device, self.pad = model, device, pad
-        self.reason = _why_not(model, device, packing)
+        self.sharded = sharded(model)
+        self.reason = "its base is cut over processes" if self.sharded else _why_not(model, device, packing)
         self.engine: Network | None = None
         if not self.reason:
             from .engine.network import Network
@@ -43,7 +45,8 @@ class RowLoss:
             packed = pack(rows).to(self.device)
             return self.engine.loss(packed), int(packed.wanted.numel())
         ids, labels, mask = (t.to(self.device) for t in collate(rows, self.pad))
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+        half = self.model.get_base_model().lm_head.weight.dtype == torch.bfloat16
+        with torch.autocast(self.device, torch.bfloat16, enabled=half):
             return token_loss(self.model, ids, labels, mask)
 
     def changed(self) -> None:
@@ -66,6 +69,9 @@ def _why_not(model: Any, device: str, packing: bool) -> str:
         return "packing is off"
     if device not in ("cuda", "cpu"):
         return f"it has no kernels for {device}"
-    if device == "cuda" and model.get_base_model().lm_head.weight.dtype != torch.bfloat16:
+    kind = model.get_base_model().lm_head.weight.dtype
+    if device == "cuda" and kind != torch.bfloat16:
         return "its kernels on a GPU are for bf16"
+    if device == "cpu" and kind != torch.float32:
+        return "its products on a CPU are for fp32"
     return why_not(model)

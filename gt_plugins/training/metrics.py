@@ -7,6 +7,7 @@ two for the gradient of the activations; the frozen base needs none of its own w
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -44,10 +45,10 @@ OPERATIONS = 4
 class Meter:
     """Figures of each step for the metrics file; made once per run."""
 
-    def __init__(self, parameters: int, device: str) -> None:
+    def __init__(self, parameters: int, device: str, cards: int = 1) -> None:
         self._operations = OPERATIONS * parameters
         self._device = device
-        self._peak = peak_flops(device)
+        self._peak = peak_flops(device) * (cards if device.startswith("cuda") else 1)
 
     def read(self, tokens: int, seconds: float) -> dict[str, float]:
         """``tokens_per_second``, ``mfu`` (0 to 1) and ``memory_gib`` (the highest so far)."""
@@ -56,6 +57,18 @@ class Meter:
         if self._peak:
             found["mfu"] = round(self._operations * speed / self._peak, 4)
         return found
+
+
+def parameters_of(model: Any) -> int:
+    """The parameters of a model as it computes with them. Those of a base in 4 bits lie packed, several in an
+    element; they or their module know the shape."""
+    found: dict[int, int] = {}
+    for module in model.modules():
+        packed = getattr(module, "quant_state", None)
+        for name, parameter in module.named_parameters(recurse=False):
+            state = getattr(parameter, "quant_state", None) or (packed if name == "weight" else None)
+            found[id(parameter)] = math.prod(state.shape) if state is not None else parameter.numel()
+    return sum(found.values())
 
 
 @lru_cache(maxsize=4)

@@ -55,6 +55,7 @@ class Recipe:
     grad_clip: float = _key(1.0, "longest gradient", "above")
     precision: str = _key("auto", "auto: bf16 on a GPU, fp32 on a CPU", one_of=("auto", "bf16", "fp32"))
     grad_checkpointing: bool = _key(False, "compute activations twice: less memory, a third slower")
+    shard: bool = _key(False, "under torchrun: each process holds a part of the base (FSDP2); slower")
     seed: int = _key(7, "order of the rows, first weights of the adapter")
     eval_steps: int = _key(0, "steps between looks at the held-out rows (0: after each pass)")
     patience: int = _key(3, "looks without a better held-out loss before it stops early (0: never stops)")
@@ -73,6 +74,10 @@ class Recipe:
 
         Raises TypeError for a key that is not known."""
         return cls(**value)
+
+    def half(self, device: str) -> bool:
+        """Whether the base is in bf16 on a device: CPUs without units for it are far slower in it."""
+        return self.precision == "bf16" or (self.precision == "auto" and device.startswith("cuda"))
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -26,11 +26,14 @@ from ..rendering.render import STANDARD, TINY, Renderer, Row
 from ..town.root import Town
 from .base import TINY as TINY_NAME
 from .base import base_path
+from .callbacks import CallbackGroup
 from .estimate import Estimate, disk_gib, estimate, read_network
-from .job import Job, new_job, resumable
+from .job import Job, load_job, new_job, resumable
+from .parallel import ALONE, Group
 from .preflight import check_disk, check_memory, heldout_rows
 from .preflight import rows_of as rows_of
 from .recipe import Recipe
+from .sharding import check as check_shard
 from .stop import Stop, stoppable
 
 if TYPE_CHECKING:
@@ -69,6 +72,8 @@ class Request:
     """GGUF kinds to export into the version: f16, q8_0, q4_k_m, lora."""
     swarm: SwarmRequest | None = None
     """The swarm to train in, if not alone."""
+    group: Group = ALONE
+    """The processes of this host that train together; every one has the same request."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,14 @@ def _answered(conversation: Conversation, answers: Iterator[Message]) -> Convers
 
 
 def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outcome:
-    """Run the job; returns when it is registered, or stopped by a signal with its state saved.
+    """Run the job; returns when it is registered, or stopped by a signal with its state saved. In a further
+    process of a group it returns with the job alone: the first one registers.
 
     Raises UserError before any work for a wrong base, dataset or name; FinetuneError while working."""
     with stoppable() as stop:
         ready = prepare(request, say)
+        if not request.group.first:
+            return _help(ready, stop, say)
         with _company(ready.request, say) as member:
             job = ready.begun or begin(ready.request, ready.data)
             return _train(ready, job, stop, member, say, listeners)
@@ -150,6 +158,7 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
         request = _as_begun(request, begun, say)
     data = _data(request, begun)
     check_kinds(request.gguf)
+    check_shard(request.recipe.shard, request.group)
     validate_base(base_path(request.base))
     renderer, budget = Renderer.from_folder(base_path(request.base)), BUDGETS[budget_name(request.base)]
     most = request.recipe.max_length
@@ -158,6 +167,17 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
     network = read_network(base_path(request.base))
     check_disk(request.town.checkpoints_dir, disk_gib(network.adapter(request.recipe), request.recipe.keep))
     return Prepared(request, data, rows, heldout, renderer, begun)
+
+
+def _help(ready: Prepared, stop: Stop, say: Callable[[str], None]) -> Outcome:
+    """A further process of a group: the steps of the first one's job, of its own rows. It writes nothing."""
+    group = ready.request.group
+    job = load_job(Path(group.once(str)))
+    trainer = _trainer(ready, job.folder, CallbackGroup([], say), say)
+    stop.attach(trainer)
+    if ready.begun is not None:
+        trainer.resume()
+    return Outcome(None, trainer.run(), job)
 
 
 def _train(
@@ -169,6 +189,7 @@ def _train(
     listeners: Sequence[Any],
 ) -> Outcome:
     """The job through its states, its role locked."""
+    from .callbacks import listeners_of
     from .lifecycle import JobLifecycle, StateTeller, bd_for, replay_pending
     from .monitor import MonitorWorker
 
@@ -182,7 +203,8 @@ def _train(
         life.transition("ready", metadata={"rows": len(ready.rows)})
         monitor = MonitorWorker(life, peers=member.company if member else None)
         watchers = (StateTeller(life), monitor, *listeners, *([member] if member else []))
-        trainer = _trainer(ready, job, say, watchers)
+        request.group.once(lambda: str(job.folder))
+        trainer = _trainer(ready, job.folder, listeners_of(job, *watchers, say=say), say)
         stop.attach(trainer)
         if ready.begun is not None and (step := trainer.resume()):
             say(f"resuming job {job.id} at step {step} of {len(trainer.steps)}")
@@ -284,28 +306,29 @@ def _alive(life: JobLifecycle, request: Request) -> Iterator[JobLifecycle]:
             shutil.rmtree(life.job.folder, ignore_errors=True)
 
 
-def _trainer(ready: Prepared, job: Job, say: Callable[[str], None], listeners: Sequence[Any]) -> Trainer:
+def _trainer(ready: Prepared, folder: Path, listeners: CallbackGroup, say: Callable[[str], None]) -> Trainer:
     import torch
 
     from .adapter import add_adapter, load_base, pick_device
-    from .callbacks import listeners_of
+    from .sharding import shard
     from .trainer import Trainer
 
-    request = ready.request
+    request, recipe = ready.request, ready.request.recipe
     if request.threads:
         torch.set_num_threads(request.threads)
     device = pick_device()
-    base = load_base(base_path(request.base), device, request.recipe.quantize)
+    model = add_adapter(load_base(base_path(request.base), device, recipe), recipe)
     return Trainer(
-        add_adapter(base, request.recipe),
+        shard(model, device, request.group) if recipe.shard else model,
         ready.rows,
-        request.recipe,
-        job.folder / "checkpoints",
-        listeners_of(job, *listeners, say=say),
+        recipe,
+        folder / "checkpoints",
+        listeners,
         pad=next(iter(ready.renderer.end_ids)),
         device=device,
         say=say,
         heldout=ready.heldout,
+        group=request.group,
     )
 
 

@@ -23,13 +23,12 @@ from .flat import FlatWeights
 from .heldout import Best, in_batches, looks_at, sample
 from .loader import Batch, plan_batches
 from .losses import RowLoss, supervised
-from .metrics import Meter
+from .metrics import Meter, parameters_of
 from .numerics import NanHandler, finite_or_raise
-from .parallel import Group
+from .parallel import ALONE, Group
 from .recipe import Recipe
 from .schedule import rate_share
 
-ALONE = Group()
 BEST = "best"
 """The folder, beside the checkpoints, of the adapter with the best held-out loss."""
 
@@ -103,9 +102,9 @@ class Trainer:
         self.nan = NanHandler(recipe.max_nan, folder)
         self.heldout = sample(heldout)
         self.looks = looks_at([b.epoch for b in self.steps], recipe.eval_steps) if heldout else frozenset()
-        self.meter = Meter(sum(p.numel() for p in model.parameters()), device)
+        self.meter = Meter(parameters_of(model), device, group.size)
         self.state = _State(0, 0, 0.0, [])
-        self.stop_asked = False
+        self.stop_asked, self._all_stop = False, False
         self.rate_factor = 1.0
         """What the recipe's rate is multiplied by; a swarm sets it by the number of its peers."""
 
@@ -141,7 +140,7 @@ class Trainer:
         self.listeners.on_start()
         if not checkpoints.checkpoints(self.folder):
             self.checkpoint()  # a state to go back to, should numbers be lost before the first one is due
-        while self.state.step < len(self.steps) and not self.stop_asked and not self._early():
+        while self.state.step < len(self.steps) and not self._ends() and not self._early():
             self._step(self.steps[self.state.step])
             if self.state.step in self.looks:
                 self._look()
@@ -152,10 +151,15 @@ class Trainer:
         if stopped:
             self.checkpoint()
         else:
+            self.group.wait()  # the first process may still be writing the best one
             self._take_best()
             finite_or_raise(adapter_state(self.model))
         skipped, losses = self.nan.skipped, tuple(s.losses)
         return Trained(s.step, s.tokens, s.seconds, losses, skipped, stopped, self.device, s.best)
+
+    def _ends(self) -> bool:
+        """Whether it was asked to stop; of several processes all have to know, or some wait for ever."""
+        return self.stop_asked if self.group.alone else self._all_stop
 
     def _early(self) -> bool:
         """Whether the held-out loss has not become better for as many looks as the recipe waits."""
@@ -204,17 +208,29 @@ class Trainer:
         rows = [self.rows[i] for i in batch.rows]
         tokens, count = sum(len(row.ids) for row in rows), max(1, supervised(rows))
         figures = torch.zeros(2, dtype=torch.float32, device=self.device)
-        mine = self.group.share(rows)
-        for part in pieces(mine, -(-sum(len(row.ids) for row in mine) // self.recipe.accumulation)):
+        for part, weight in self._parts(rows):
             loss, _ = self.loss(part)
-            (loss / count).backward()
-            figures[0] += loss.detach()
+            (loss * (weight / count)).backward()
+            figures[0] += loss.detach() * weight
         figures[1] = float(self.stop_asked)
         self.group.sum_up(self.flat.vectors, figures)
         norm = torch.nn.utils.clip_grad_norm_(self.flat.vectors, self.recipe.grad_clip)
         total, stop, length = torch.cat((figures, norm.float().reshape(1))).tolist()
-        self.stop_asked = self.stop_asked or stop > 0
+        self._all_stop = stop > 0
         return total / count, length, tokens
+
+    def _parts(self, rows: Sequence[Row]) -> list[tuple[Sequence[Row], float]]:
+        """This process's rows of a step in pieces that fit, each with its weight in the loss.
+
+        Through a sharded base all processes must go equally often: who has fewer pieces goes once more for
+        nothing."""
+        group = self.group
+        cuts = [self._cut(group.share(rows, rank)) for rank in range(group.size)]
+        idle = max(map(len, cuts)) - len(cuts[group.rank]) if self.loss.sharded else 0
+        return [*((part, 1.0) for part in cuts[group.rank]), *[(rows[:1], 0.0)] * idle]
+
+    def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+        return pieces(rows, -(-sum(len(row.ids) for row in rows) // self.recipe.accumulation))
 
     # -- the held-out rows --------------------------------------------------------------------------
 
@@ -232,14 +248,18 @@ class Trainer:
         """Mean loss per supervised token over the held-out rows, without dropout."""
         import torch
 
-        total, count = 0.0, 0
+        total, count, group = 0.0, 0, self.group
+        batches = in_batches(self.heldout, self.recipe.batch_tokens)
         self.model.eval()
         with torch.no_grad():
-            for rows in in_batches(self.heldout, self.recipe.batch_tokens):
-                loss, tokens = self.loss(rows)
-                total, count = total + float(loss), count + tokens
+            for begin in range(0, len(batches), group.size):
+                mine = group.share(batches[begin : begin + group.size])
+                loss, tokens = self.loss(mine[0] if mine else batches[begin])  # equally often: see _parts
+                if mine:
+                    total, count = total + float(loss), count + tokens
         self.model.train()
-        return total / max(1, count)
+        whole, tokens_seen = group.total(total, count)
+        return whole / max(1.0, tokens_seen)
 
     def _take_best(self) -> None:
         """End with the adapter of the best look, where that was not the last step."""
