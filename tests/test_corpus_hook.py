@@ -256,7 +256,7 @@ def test_light_imports() -> None:
     heavy = (
         "torch transformers peft lancedb scrubadub llama_cpp hivemind numpy typer rich pluggy sqlite3 typing"
     )
-    heavy += " subprocess shutil tempfile importlib.metadata"
+    heavy += " subprocess shutil tempfile importlib.metadata json re tomllib"
     code = (
         "import sys, os; os._real = sys.modules.copy(); sys.argv = ['gt-hook', 'session-end'];"
         "from gt_plugins.cli import hook; from gt_plugins.corpus import capture;"
@@ -300,3 +300,26 @@ def test_from_the_hook_to_the_corpus(town: Town, isolated: Path) -> None:
     assert found is not None and found.session.role == "deacon" and len(found.session.turns) == 7
     assert key not in json.dumps(found.session.to_json())
     assert key.encode() not in raw_bytes(town.root) and spooled(town) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON, st.sampled_from(["", " ", "\n\t"]), st.booleans())
+def test_the_payload_is_read_as_json_reads_it(value: object, space: str, ascii: bool) -> None:
+    text = f"{space}{json.dumps(value, ensure_ascii=ascii)}{space}"
+    assert capture._loads(text) == json.loads(text)
+
+
+@given(st.dictionaries(st.text(), st.text() | st.integers()))
+def test_the_note_is_json(record: dict[str, object]) -> None:
+    assert json.loads(capture._dumps(record)) == record
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": ', "{} {}", "nul", '{"a": "\n"}', "[1,]"])
+def test_what_is_no_json_is_incomplete(text: str) -> None:
+    with pytest.raises(capture.Incomplete):
+        capture._loads(text)
