@@ -23,6 +23,8 @@ PRIVATE_DIR = 0o700
 def private_dir(path: Path) -> Path:
     """Make ``path`` (and its missing parents) 0700 and return it; an existing folder is tightened."""
     _make_missing(path)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     os.chmod(path, PRIVATE_DIR)
     return path
 
@@ -48,7 +50,9 @@ def fsync_dir(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Replace ``path`` by ``data`` atomically. Raises OSError (e.g. ENOSPC) with the old file untouched."""
+    """Replace ``path`` by ``data`` atomically.
+
+    Raises OSError (e.g. ENOSPC) that names ``path``, with the old file untouched."""
     _make_missing(path.parent)
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -58,8 +62,10 @@ def write_bytes(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
     fsync_dir(path.parent)
 
@@ -92,6 +98,9 @@ def append_line(path: Path, record: dict[str, Any], *, sync: bool = True) -> Non
         _write_all(fd, line)
         if sync:
             os.fsync(fd)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         os.close(fd)
     if fresh and sync:

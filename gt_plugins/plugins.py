@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import pluggy
@@ -46,6 +46,18 @@ class PluginInfo:
     origin: str
     version: str
     hooks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One plugin's implementation of a hook; it is called with those of the arguments that it names."""
+
+    name: str
+    call: Callable[..., Any]
+    wants: tuple[str, ...]
+
+    def __call__(self, **given: object) -> Any:
+        return self.call(*(given[name] for name in self.wants))
 
 
 def _names(variable: str) -> list[str] | None:
@@ -99,11 +111,11 @@ def _add(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
 def answers(hook: str, **arguments: Any) -> list[Any]:
     """What each plugin answers to a hook, built-ins first. One that raises is told on stderr and left out."""
     found = []
-    for name, call in calls(hook, arguments):
+    for one in implementations(hook):
         try:
-            found.append(call())
+            found.append(one(**arguments))
         except Exception as error:
-            print(f"gt-plugins: {_failed(name, hook, error)}; it was left out", file=sys.stderr)
+            print(f"gt-plugins: {_failed(one.name, hook, error)}; it was left out", file=sys.stderr)
     return found
 
 
@@ -112,25 +124,25 @@ def all_answers(hook: str, **arguments: Any) -> list[Any]:
 
     Raises FinetuneError naming the plugin that raised."""
     found = []
-    for name, call in calls(hook, arguments):
+    for one in implementations(hook):
         try:
-            found.append(call())
+            found.append(one(**arguments))
         except FinetuneError:
             raise
         except Exception as error:
             raise FinetuneError(
-                f"{_failed(name, hook, error)}; leave it out with GT_PLUGINS_DISABLE"
+                f"{_failed(one.name, hook, error)}; leave it out with GT_PLUGINS_DISABLE"
             ) from error
     return found
 
 
-def calls(hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Each implementation of a hook, ready to be called, in the order of registration."""
-    for implementation in getattr(plugin_manager().hook, hook).get_hookimpls():
-        if implementation.hookwrapper or implementation.wrapper:
-            continue
-        values = [arguments[name] for name in implementation.argnames]
-        yield implementation.plugin_name, partial(implementation.function, *values)
+def implementations(hook: str) -> list[Implementation]:
+    """Who implements a hook, in the order of registration; the caller decides about one that raises."""
+    return [
+        Implementation(i.plugin_name, i.function, tuple(i.argnames))
+        for i in getattr(plugin_manager().hook, hook).get_hookimpls()
+        if not (i.hookwrapper or i.wrapper)
+    ]
 
 
 def _failed(name: str, hook: str, error: Exception) -> str:

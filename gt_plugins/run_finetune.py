@@ -46,10 +46,12 @@ class Workplace(Town):
 def workplace(corpus: Path | None, town: Path | None, dataset: Path | None, jobs: Path | None) -> Workplace:
     """Where to work: the corpus' town, else ``--town`` or the usual one, else ``jobs`` alone.
 
-    Raises UserError where ``corpus`` is none, or where there is no town and one is needed."""
+    Raises UserError where ``corpus`` is none, ``jobs`` a file, or a town is needed and not there."""
     if corpus is not None and town is not None:
         raise UserError("--corpus or --town, not both: a corpus belongs to its town")
     chosen = None if jobs is None else jobs.expanduser().absolute()
+    if chosen is not None and chosen.exists() and not chosen.is_dir():
+        raise UserError(f"{chosen}: a file, not a folder (--checkpoints)")
     if corpus is not None:
         return Workplace(_town_of(corpus.expanduser().absolute()).root, chosen)
     try:
@@ -134,12 +136,12 @@ def finetune(
     as_json: JsonOption = False,
 ) -> None:
     """Tune an adapter for a role and register it as the model's next version, alone or in a swarm."""
+    from .roles.profile import check_tunable
     from .settings import models_home
-    from .town.roles import check_role
 
     if corpus is not None and dataset is not None:
         raise UserError("--corpus or --dataset, not both: a dataset is built from a corpus")
-    check_role(role)
+    check_tunable(role)
     place = checked(workplace(corpus, town, dataset, checkpoints))
     swarm, recipe = None, chosen.recipe
     if run_file is not None:

@@ -103,6 +103,15 @@ def load_settings(town: Town) -> Settings:
     )
 
 
+def unknown_exclusions(town: Town) -> list[str]:
+    """Names in ``capture.exclude_rigs`` of which the town has neither rig nor folder: a slip, or one to come.
+
+    Raises UserError where the settings or the list of rigs are broken."""
+    rigs = town.rigs()
+    names = load_settings(town).exclude_rigs
+    return [name for name in names if name not in rigs and not (town.root / name).is_dir()]
+
+
 def outcome_windows(town: Town) -> tuple[float, float]:
     """Seconds within which a decision's effect must show, and within which work must be settled.
 
@@ -122,12 +131,22 @@ def update_settings(town: Town, table: str, **values: Any) -> Settings:
 
 
 def models_home(explicit: Path | str | None = None) -> Path:
-    """The models folder: ``--models``, else GT_MODELS_HOME, else ``~/.models``."""
+    """The models folder: ``--models``, else GT_MODELS_HOME, else ``~/.models``.
+
+    Raises UserError where a file has that name."""
     if explicit is not None:
-        return Path(explicit).expanduser().absolute()
+        return _folder(Path(explicit), "--models")
     if os.environ.get("GT_MODELS_HOME"):
-        return Path(os.environ["GT_MODELS_HOME"]).expanduser().absolute()
-    return Path.home() / ".models"
+        return _folder(Path(os.environ["GT_MODELS_HOME"]), "GT_MODELS_HOME")
+    return _folder(Path.home() / ".models", "the models folder")
+
+
+def _folder(path: Path, what: str) -> Path:
+    """A folder that may not be there yet. Raises UserError where something else has its name."""
+    path = path.expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: a file, not a folder ({what})")
+    return path
 
 
 def resource(name: str) -> Path:

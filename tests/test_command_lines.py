@@ -156,6 +156,121 @@ def test_a_broken_file_of_the_town(
     assert {p for p in town.root.rglob("*")} == before
 
 
+# -- files for folders, folders for files, names that there are not ----------------------------------
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> dict[str, str]:
+    """Names for the lines below: a file, a folder, a folder that is called like a file, nothing at all."""
+    (tmp_path / "file").write_text("x")
+    for name in ("folder", "dir.jsonl"):
+        (tmp_path / name).mkdir()
+    return {name: str(tmp_path / name) for name in ("file", "folder", "dir.jsonl", "nothing")}
+
+
+LINES = [
+    ("gt-model list --models FILE", "FILE: a file, not a folder (--models)"),
+    ("gt-model journal --models FILE", "FILE: a file, not a folder (--models)"),
+    ("gt-model verify --models FILE", "FILE: a file, not a folder (--models)"),
+    ("gt-model jobs --checkpoints FILE", "FILE: a file, not a folder (--checkpoints)"),
+    ("gt-model jobs list --checkpoints NOTHING", "NOTHING: no such folder (--checkpoints)"),
+    ("node0-finetune --role deacon --dataset FOLDER --checkpoints FILE", "FILE: a file, not a folder"),
+    ("gt-model train deacon --town TOWN --config FOLDER", "FOLDER: a folder; pass a recipe file"),
+    ("gt-model train deacon --town TOWN --config NOTHING", "NOTHING: not there; pass a recipe file"),
+    ("gt-model train deacon --town TOWN --rank 0", "--rank: must be more than zero"),
+    (
+        "gt-model train deacon --town TOWN --batch-tokens -3",
+        "--batch-tokens: -3 is not a number from zero up",
+    ),
+    ("gt-model train deacon --town TOWN --rate nan", "--rate: nan is not a number"),
+    ("gt-model train deacon --town TOWN --schedule steps", "--schedule: 'steps' is not cosine, wsd"),
+    (
+        "gt-model train nosuch --town TOWN",
+        "unknown role 'nosuch'; a model can be tuned for boot, crew, deacon",
+    ),
+    ("gt-corpus dataset --town TOWN --role nosuch --out NOTHING", "unknown role 'nosuch'; a model can be"),
+    (
+        "gt-corpus dataset --town TOWN --role mayor --out NOTHING",
+        "no profile for role 'mayor': it cannot",
+    ),
+    ("gt-corpus search x --town TOWN --role nosuch", "unknown role 'nosuch'; a town has mayor, deacon"),
+    ("gt-corpus outcomes --town TOWN --role nosuch", "unknown role 'nosuch'"),
+    ("gt-model list --role nosuch", "unknown role 'nosuch'"),
+    ("gt-model jobs --town TOWN --role nosuch", "unknown role 'nosuch'"),
+    ("gt-model off nosuch --town TOWN", "unknown role 'nosuch'"),
+    ("gt-model show gt-ft-deacon:v9", "no model 'gt-ft-deacon'"),
+    ("gt-corpus audit --town TOWN --since 9999-12-31T23:59:59-14:00", "not a span such as 7d"),
+    ("gt-corpus search x --town TOWN --limit 99999999999999999999", "'--limit': Input should be less than"),
+    ("gt-corpus label x good --town TOWN --reason ", "--reason is empty"),
+    ("gt-model rollout hold --town TOWN --reason ", "--reason is empty"),
+    ("gt-corpus scrub FILE NOTHING --report FOLDER", "FOLDER: a folder; name a file for --report"),
+    ("gt-corpus share import FOLDER --town TOWN", "capturing needs consent"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), LINES)
+def test_a_wrong_name(
+    line: str, said: str, odd: dict[str, str], town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {name.upper(): path for name, path in odd.items()} | {"TOWN": str(town.root)}
+    words = tuple(names.get(word, word) for word in line.split(" "))
+    before = {p for p in town.root.rglob("*")}
+    code, out, err = call(capsys, words)
+    assert (code, out) == (2, "")
+    one_error(err)
+    for name, path in names.items():
+        said = said.replace(name, path)
+    assert said in err
+    assert Path(odd["file"]).stat().st_mode & 0o777 == 0o644 and {p for p in town.root.rglob("*")} == before
+
+
+def test_a_folder_for_a_suite(odd: dict[str, str]) -> None:
+    from gt_plugins.errors import UserError
+    from gt_plugins.evaluation.suites import find_suite
+
+    with pytest.raises(UserError, match=r"dir\.jsonl: a folder, not a suite file"):
+        find_suite(odd["dir.jsonl"], "deacon")
+
+
+def test_a_recipe_file_is_named_with_its_key(odd: dict[str, str], town: Town, capsys: Any) -> None:
+    recipe = Path(odd["folder"]) / "r.toml"
+    recipe.write_text("rank = 0\n")
+    words = ("gt-model", "train", "deacon", "--town", str(town.root), "--config", str(recipe))
+    code, _, err = call(capsys, words)
+    assert code == 2 and err == f"error: {recipe}: rank: must be more than zero\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("gt-model journal", "no events in "),
+        ("gt-model list", "no versions in "),
+        ("gt-model jobs --town TOWN", "no jobs yet"),
+        ("gt-corpus search nothing --town TOWN", "nothing was found"),
+        ("gt-corpus reversions list --town TOWN", "none waits for a decision"),
+        ("gt-corpus audit --history --town TOWN", "no audit yet"),
+        ("gt-model stale --town TOWN", "nothing is deployed in"),
+    ],
+)
+def test_nothing_is_said_to_be_nothing(
+    line: str, said: str, town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tuple(str(town.root) if word == "TOWN" else word for word in line.split())
+    code, out, err = call(capsys, words)
+    assert (code, err) == (0, "") and said in out and out.count("\n") == 1
+
+
+def test_a_rig_to_leave_out_that_is_not_there_is_told(town: Town, capsys: Any, monkeypatch: Any) -> None:
+    text = '[consent]\ngranted = true\nby = "Ann"\n[capture]\nexclude_rigs = ["demo", "dmeo", "deacon"]\n'
+    town.settings_file.write_text(text)
+    code, _, err = call(capsys, ("gt-corpus", "sweep"), "--town", str(town.root))
+    assert code == 0
+    assert err == f"note: {town.settings_file}: capture.exclude_rigs: no rig 'dmeo' here yet\n"
+    _, out, _ = call(capsys, ("gt-plugins", "doctor"), "--town", str(town.root), "--json")
+    found = [c for c in json.loads(out)["checks"] if c["name"] == "left out"]
+    assert len(found) == 1 and "'dmeo'" in found[0]["detail"] and "demo" in found[0]["mend"]
+
+
 def test_what_an_error_names_is_shown_in_one_line() -> None:
     assert one_line("a\n  b\tc") == "a b\\tc"
     assert one_line("/tmp/\x1b[31mred\udcff/é") == "/tmp/\\x1b[31mred\\udcff/é"

@@ -235,8 +235,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(durable.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         durable.write_text(path, "new")
+    assert error.value.filename == str(path), "and not the temporary file"
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -251,13 +252,22 @@ def test_a_journal_on_a_full_disk_raises_and_stays_readable(tmp_path: Path) -> N
         try:
             durable.append_line(path, {"n": 1, "pad": "x" * 500})
         except OSError as error:
-            print(type(error).__name__)
+            print(type(error).__name__, error.filename == str(path))
     """
     process = child(body, str(path))
     out, err = process.communicate(timeout=30)
-    assert out == "OSError\n", err
+    assert out == "OSError True\n", err
     durable.append_line(path, {"n": 2})
     assert [r["n"] for r in durable.read_lines(path)] == [0, 2]
+
+
+def test_a_file_is_no_private_folder(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    mode = path.stat().st_mode
+    with pytest.raises(NotADirectoryError):
+        durable.private_dir(path)
+    assert path.stat().st_mode == mode
 
 
 def test_a_staged_folder_that_fails_vanishes(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_bad_recipe_is_named_with_its_key(tmp_path: Path, text: str, words: tu
 
 
 def test_arguments_are_checked_as_files_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="arguments: rate: nan"):
+    with pytest.raises(UserError, match="--rate: nan"):
         load_recipe("tiny", rate=math.nan)
     with pytest.raises(UserError, match="not there; pass a recipe file"):
         load_recipe("tiny", tmp_path / "none.toml")

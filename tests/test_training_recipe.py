@@ -154,7 +154,7 @@ def test_a_printed_recipe_is_read_back(tmp_path: Path, recipe: Recipe) -> None:
 
 def test_a_wrong_flag_is_one_line_before_any_work() -> None:
     done = command("deacon", "--schedule", "steps", code=2)
-    assert done.stderr == "error: arguments: schedule: 'steps' is not cosine, wsd, linear or constant\n"
+    assert done.stderr == "error: --schedule: 'steps' is not cosine, wsd, linear or constant\n"
     assert "no such option" in command("deacon", "--lr", "1", code=2).stderr
 
 

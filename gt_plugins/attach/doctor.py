@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import FinetuneError
-from ..settings import load_settings
+from ..settings import load_settings, unknown_exclusions
 from ..town import client_settings, edits, gt
 from ..town.accounts import config_dirs
 from ..town.bd import Bd
@@ -144,6 +144,9 @@ def _consent(town: Town) -> Iterator[Check]:
         yield Check("consent", "ok", f"by {consent.by} at {consent.at}")
     else:
         yield Check("consent", "warn", "none: nothing is captured", "gt corpus consent --grant --by NAME")
+    for name in unknown_exclusions(town):
+        detail = f"{town.settings_file}: capture.exclude_rigs: no rig {name!r}"
+        yield Check("left out", "warn", detail, f"name one of {', '.join(town.rigs()) or 'no rigs yet'}")
 
 
 def _folders(town: Town) -> Iterator[Check]:

@@ -83,8 +83,11 @@ def sweep(
         _quiet_sweep(find_town(town), projects, spool_only)
         return
     from ..corpus.sweep import sweep as run_sweep
+    from ..settings import unknown_exclusions
 
     place = checked_town(town)
+    for name in unknown_exclusions(place):
+        print(f"note: {place.settings_file}: capture.exclude_rigs: no rig {name!r} here yet", file=sys.stderr)
     with _progress(shown=not json and sys.stderr.isatty()) as progress:
         report = run_sweep(place, projects, spool_only, progress=progress)
     if json:
@@ -217,7 +220,7 @@ def _print_picture(lines: list[str]) -> None:
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(help="Words that must all occur.")],
-    limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1)] = 20,
+    limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1, max=1_000_000)] = 20,
     role: Annotated[str | None, typer.Option("--role", help="Only of this role.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only session, or a type of document.")] = None,
     town: TownOption = None,
@@ -225,8 +228,11 @@ def search(
 ) -> None:
     """Find sessions and documents by the words in them, best first."""
     from ..corpus.store import Store, exists
+    from ..town.roles import check_role
     from .tables import print_table
 
+    if role is not None:
+        check_role(role)
     place = checked_town(town)
     found: list[dict[str, str]] = []
     if exists(place):
@@ -236,6 +242,9 @@ def search(
             found = list(itertools.islice(wanted, limit))
     if json:
         print_json(found)
+        return
+    if not found:
+        print("nothing was found")
         return
     columns = ("id", "kind", "role", "at", "text")
     print_table(columns, [tuple(_printable(hit[name]) for name in columns) for hit in found])
@@ -319,6 +328,8 @@ def label(
 
     if verdict not in ("good", "bad"):
         raise UserError(f"a label is good or bad, not {verdict!r}")
+    if not reason.strip():
+        raise UserError("--reason is empty; say why the session is judged so")
     place = checked_town(town)
     if not exists(place):
         raise UserError(f"{session!r}: nothing was captured yet; run `gt corpus sweep`")

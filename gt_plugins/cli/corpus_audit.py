@@ -79,6 +79,9 @@ def _print_history(town: Town, json: bool) -> None:
     if json:
         print_json({"audits": entries})
         return
+    if not entries:
+        print("no audit yet; `gt corpus audit` makes one")
+        return
     rows = [
         (e["at"], str(e["sampled"]), _share(e["any_miss"]), _share(e["over_redaction"]), str(e["reversions"]))
         for e in entries

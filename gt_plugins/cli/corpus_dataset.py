@@ -47,9 +47,9 @@ def dataset(
 ) -> None:
     """Build a role's training set: whole sessions and single decisions, every drop counted."""
     from ..corpus.assemble import build_dataset
-    from ..town.roles import check_role
+    from ..roles.profile import check_tunable
 
-    check_role(role)
+    check_tunable(role)
     wanted = _wanted(base, format, outcomes, tuned, near, length, max_tokens)
     made = build_dataset(checked_town(town), role, out.absolute(), base, wanted)
     if as_json:

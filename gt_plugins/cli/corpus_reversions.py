@@ -46,6 +46,9 @@ def show_list(
     if json:
         print_json([one.to_json() for one in found])
         return
+    if not found:
+        print("no convention went back" if all else "none waits for a decision; --all lists the decided ones")
+        return
     columns = ("id", "document", "kind", "state", "detected")
     print_table(columns, [(one.id, one.key, one.kind, one.state, one.detected_at) for one in found])
     for one in found:

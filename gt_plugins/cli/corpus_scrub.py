@@ -38,6 +38,8 @@ def scrub(
     from ..durable import write_json
 
     check_paths(source, target)
+    if report is not None and report.is_dir():
+        raise UserError(f"{report}: a folder; name a file for --report")
     found = scrub_path(_scrubber(town), source, target)
     if report is not None:
         write_json(report, found.to_json())

@@ -143,6 +143,8 @@ def _fence(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         rules = [(str(rule["name"]), re.compile(rule["pattern"])) for rule in document["allow"]]
         tools = set(document.get("tools", ["Bash"]))
+    except FileNotFoundError:
+        raise Denied(f"the role has no fence: {path} is not there; deploy it again") from None
     except (OSError, ValueError, KeyError, TypeError, re.error) as error:
         raise Denied(f"the role's fence cannot be read ({path}: {type(error).__name__}: {error})") from None
     if not rules:

@@ -43,7 +43,7 @@ def evaluate(
     home = models_home(models)
     version = resolve(home, model)
     other = resolve(home, against) if against else None
-    token = token_file.read_text().strip() if token_file else ""
+    token = _token(token_file) if token_file else ""
     results = []
     for chosen in evaluation.suites_for(version.role, suite):
         with Bar(chosen.name, len(chosen.cases()), quiet=as_json) as bar:
@@ -65,6 +65,15 @@ def evaluate(
     else:
         for result in results:
             print(summary(result))
+
+
+def _token(path: Path) -> str:
+    """The token in a file. Raises UserError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{path}: {problem} (--token-file)") from None
 
 
 def _other(home: Path, other: Version, suite: Any, quiet: bool) -> EvalResult:

@@ -51,8 +51,11 @@ def list_jobs(
     as_json: JsonOption = False,
 ) -> None:
     """The jobs of the town, the newest first."""
+    from ..town.roles import check_role
     from ..training.jobs import views
 
+    if role:
+        check_role(role)
     found = views(_folder(checkpoints, town), role)
     if as_json:
         print_json([v.to_json() for v in found])
@@ -109,9 +112,15 @@ def stop_job(
 
 
 def _folder(checkpoints: Path | None, town: Path | None) -> Path:
+    from ..errors import UserError
     from ..town.root import find_town
 
-    return checkpoints.absolute() if checkpoints is not None else find_town(town).checkpoints_dir
+    if checkpoints is None:
+        return find_town(town).checkpoints_dir
+    if not checkpoints.is_dir():
+        problem = "a file, not a folder" if checkpoints.exists() else "no such folder"
+        raise UserError(f"{checkpoints}: {problem} (--checkpoints)")
+    return checkpoints.absolute()
 
 
 def _row(v: JobView) -> tuple[str, ...]:

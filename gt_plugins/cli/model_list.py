@@ -47,7 +47,10 @@ def list_versions(home: Path, model: str, role: str, as_json: bool) -> None:
     """Print the versions of one model or of all. Raises UserError for a model that is not there."""
     from ..registry.journal import fold
     from ..registry.versions import all_versions, resolve
+    from ..town.roles import check_role
 
+    if role:
+        check_role(role)
     state = fold(home)
     if model:
         resolve(home, model, state=state)

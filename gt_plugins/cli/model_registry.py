@@ -164,6 +164,8 @@ def journal(
     if as_json:
         print_json(found[-last:])
         return
+    if not found:
+        print(f"no events{f' of {model}' if model else ''} in {_home(models)}")
     for event in found[-last:]:
         words = [
             f"{k}={v}" for k, v in event.items() if k not in ("at", "event", "sha256", "manifest_sha256")

@@ -91,8 +91,11 @@ def hold(
     town: TownOption = None,
 ) -> None:
     """Let no further role go live until `advance --resume`."""
+    from ..errors import UserError
     from ..rollout import stages as room
 
+    if not reason.strip():
+        raise UserError("--reason is empty; say why the rollout is held")
     room.hold(checked_town(town), reason)
     print(f"held: {reason}")
 

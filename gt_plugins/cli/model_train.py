@@ -54,11 +54,11 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Tune an adapter for a role and register it as the model's next version."""
+    from ..roles.profile import check_tunable
     from ..settings import models_home
-    from ..town.roles import check_role
     from ..training.adapter import quiet_libraries
 
-    check_role(role)
+    check_tunable(role)
     place = checked_town(town)
     quiet_libraries()
     from ..training.parallel import together

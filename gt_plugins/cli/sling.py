@@ -11,36 +11,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import GateRefused
 
 if TYPE_CHECKING:
+    from ..plugins import Implementation
     from ..town.sling import Sling
 
 BUILT_IN = "gt_plugins."
-
-
-@dataclass(frozen=True)
-class _Hook:
-    """One plugin's implementation; it is called with those of our arguments that it names."""
-
-    name: str
-    call: Callable[..., Any]
-    wants: tuple[str, ...]
-
-    def __call__(self, **given: object) -> Any:
-        return self.call(*(given[name] for name in self.wants))
 
 
 def main(args: Sequence[str]) -> int:
     """``gt sling ARGS``: the real one's exit code; 3 where a third party vetoed it."""
     from ..prime.command import exec_real
 
-    asked: list[_Hook] = []
-    told: list[_Hook] = []
+    asked: list[Implementation] = []
+    told: list[Implementation] = []
     try:
         sling = _sling(args)
         asked, told = _hooks("gt_sling"), _hooks("gt_slung")
@@ -67,17 +55,14 @@ def _sling(args: Sequence[str]) -> Sling:
     return Sling(tuple(args), cwd, session_town(os.environ, cwd))
 
 
-def _hooks(name: str) -> list[_Hook]:
-    """Who implements a hook, in the order in which pluggy would call them."""
-    from ..plugins import plugin_manager
+def _hooks(name: str) -> list[Implementation]:
+    """Who implements a hook, in the order in which pluggy would call them: the last registered first."""
+    from ..plugins import implementations
 
-    impls = reversed(getattr(plugin_manager().hook, name).get_hookimpls())
-    return [
-        _Hook(i.plugin_name, i.function, tuple(i.argnames)) for i in impls if not (i.hookwrapper or i.wrapper)
-    ]
+    return implementations(name)[::-1]
 
 
-def _ask(sling: Sling, hooks: Sequence[_Hook]) -> Sling:
+def _ask(sling: Sling, hooks: Sequence[Implementation]) -> Sling:
     """The sling as the plugins would have it, with what they have to say printed. Raises GateRefused for a
     third party's veto; built-in plugins have none."""
     from ..town.sling import Sling
@@ -117,7 +102,7 @@ def _run_real(args: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _tell(sling: Sling, code: int, hooks: Sequence[_Hook]) -> None:
+def _tell(sling: Sling, code: int, hooks: Sequence[Implementation]) -> None:
     from ..town.sling import SlingResult
 
     beads = sling.beads

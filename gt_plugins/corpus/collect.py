@@ -82,6 +82,24 @@ def _chosen(sources: Sequence[CorpusSource], name: str | None) -> list[CorpusSou
     return chosen
 
 
+SAID = {
+    "no_beads": "no beads here, so the work's outcomes stay unknown; `gt install` with Dolt makes them",
+    "outside": "leads out of its folder",
+    "no_file": "no plain file",
+    "huge": "too large",
+    "binary": "not text",
+    "unreadable": "cannot be read",
+    "broken": "not JSON",
+    "bd_missing": "bd is not on PATH",
+    "bd_failed": "bd failed",
+    "gt_missing": "gt is not on PATH",
+    "gt_failed": "gt failed",
+    "broken_lines": "lines that are no JSON were passed over",
+    "history_next_time": "the next run asks for their history",
+}
+"""Reasons by which trouble is counted, in words."""
+
+
 class _Collect:
     """State of one run."""
 
@@ -127,7 +145,8 @@ class _Collect:
             return found.key
         if isinstance(found, Trouble):
             self.skipped[found.reason] += 1
-            self.problems.append(f"{self.town.root / found.key}: {found.reason}")
+            told = SAID.get(found.reason, found.reason)
+            self.problems.append(f"{self.town.root / found.key}: {told}")
             return ""
         if found.rig in self.excluded:
             self.skipped["excluded"] += 1

@@ -145,13 +145,13 @@ def threshold_for(settings: Settings, role: str) -> float:
 
 def run_gates(candidate: Candidate) -> list[Verdict]:
     """Every gate's verdict, the threshold's first. A gate that raises or answers with none refuses."""
-    from ..plugins import plugin_manager
+    from ..plugins import implementations
 
     verdicts = []
-    for implementation in reversed(plugin_manager().hook.gt_deploy_gates.get_hookimpls()):
-        name = implementation.plugin_name.rpartition(".")[2]
+    for gate in implementations("gt_deploy_gates"):
+        name = gate.name.rpartition(".")[2]
         try:
-            verdict = implementation.function(*[candidate for _ in implementation.argnames])
+            verdict = gate(candidate=candidate)
         except Exception as error:
             verdicts.append(Verdict(False, name, f"Gate {name} failed ({type(error).__name__}: {error})."))
             continue

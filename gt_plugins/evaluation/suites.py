@@ -83,7 +83,8 @@ def suite_from_file(path: Path, role: str) -> Suite:
     It is called as the file is, with its ending, so that its results are never a required suite's.
     Raises UserError naming file, line and key."""
     if not path.is_file():
-        raise UserError(in_file(path, "", "no such suite file", ""))
+        problem = "a folder, not a suite file" if path.is_dir() else "no such suite file"
+        raise UserError(in_file(path, "", problem, "give a .jsonl file with one case per line"))
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:

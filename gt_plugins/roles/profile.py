@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import UserError, in_file
 from ..settings import read_toml
+from ..town.roles import ROLES
 
 FILES = ("system.txt", "actions.toml", "fence.toml", "rules.md")
 SHIPPED = Path(__file__).parent
@@ -87,14 +88,23 @@ def has_profile(role: str) -> bool:
     return (SHIPPED / role / "fence.toml").is_file()
 
 
+def check_tunable(role: str) -> str:
+    """``role`` if a model can be tuned for it. Raises UserError naming those for which one can."""
+    if has_profile(role):
+        return role
+    known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/fence.toml")))
+    if role in ROLES:
+        raise UserError(f"no profile for role {role!r}: it cannot be tuned; there is one for {known}")
+    raise UserError(f"unknown role {role!r}; a model can be tuned for {known}")
+
+
 def load_profile(role: str, folder: Path | None = None) -> Profile:
     """The profile of a role, from ``folder`` or as shipped.
 
     Raises UserError naming file and key where one is missing or a pattern is no regular expression."""
-    where = folder or SHIPPED / role
+    where = folder or SHIPPED / check_tunable(role)
     if not (where / "fence.toml").is_file():
-        known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/fence.toml")))
-        raise UserError(f"no profile for role {role!r} in {where}; there is one for {known}")
+        raise UserError(in_file(where / "fence.toml", "", f"no profile for role {role!r}", "restore it"))
     fence = read_toml(where / "fence.toml")
     profile = Profile(
         role=role,

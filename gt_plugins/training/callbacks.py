@@ -197,14 +197,14 @@ def listeners_of(job: Job, *own: TrainCallbacks, say: Callable[[str], None] | No
     """The group for a job: ``own`` first, then the built-in listeners and every plugin's.
 
     A plugin that fails to make its listeners is said and left out, as one that fails later is."""
-    from ..plugins import calls
+    from ..plugins import implementations
 
     group = CallbackGroup(own, say)
-    for name, call in calls("gt_train_callbacks", {"job": job}):
+    for one in implementations("gt_train_callbacks"):
         try:
-            group.listeners += [*(call() or ())]
+            group.listeners += [*(one(job=job) or ())]
         except Exception as error:
-            group.say(f"{name}: gt_train_callbacks failed, training goes on: {error!r}")
+            group.say(f"{one.name}: gt_train_callbacks failed, training goes on: {error!r}")
     return group
 
 

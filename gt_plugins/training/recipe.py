@@ -102,7 +102,7 @@ def load_recipe(base: str, config: Path | None = None, preset: str = "", **given
     recipe = recipe_of(preset or values.get("preset", ""), base)
     own = {k: v for k, v in values.items() if k not in HEAD}
     recipe = _override(recipe, own, str(config))
-    return _override(recipe, {k: v for k, v in given.items() if v is not None}, "arguments")
+    return _override(recipe, {k: v for k, v in given.items() if v is not None}, "")
 
 
 def base_of(base: str | None, config: Path | None) -> str:
@@ -120,7 +120,8 @@ def read_recipe_file(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     if not config.is_file():
-        raise UserError(in_file(config, "", "not there", "pass a recipe file"))
+        problem = "a folder" if config.is_dir() else "not there"
+        raise UserError(in_file(config, "", problem, "pass a recipe file with --config"))
     values = read_toml(config)
     for key in HEAD:
         if key in values and not isinstance(values[key], str):
@@ -138,13 +139,21 @@ def as_toml(base: str, recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _at(where: str, key: str, problem: str, mend: str = "") -> UserError:
+    """What is wrong with a key, in the file ``where`` or, where that is empty, with its flag."""
+    if where:
+        return UserError(in_file(where, key, problem, mend))
+    return UserError(in_file(f"--{key.replace('_', '-')}", "", problem, mend))
+
+
 def _override(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
+    """``recipe`` with these values, from the file ``where`` or, where that is empty, from the flags."""
     known = {f.name: f for f in fields(recipe)}
     clean: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
             names = ", ".join((*known, *HEAD))
-            raise UserError(in_file(where, key, "not a key of a recipe", f"known: {names}"))
+            raise _at(where, key, "not a key of a recipe", f"known: {names}")
         clean[key] = _typed(known[key], value, where)
     for key, value in clean.items():
         _check(known[key], value, where)
@@ -158,24 +167,24 @@ def _typed(spec: Field[Any], value: Any, where: str) -> Any:
         return ",".join(value)
     allowed = (int, float) if wanted is float else wanted
     if isinstance(value, bool) is not (wanted is bool) or not isinstance(value, allowed):
-        raise UserError(in_file(where, spec.name, f"must be {wanted.__name__}", ""))
+        raise _at(where, spec.name, f"must be {wanted.__name__}")
     return wanted(value)
 
 
 def _check(spec: Field[Any], value: Any, where: str) -> None:
     limit, one_of = spec.metadata["limit"], spec.metadata["one_of"]
     if one_of and value not in one_of:
-        raise UserError(in_file(where, spec.name, f"{value!r} is not {_either(one_of)}", ""))
+        raise _at(where, spec.name, f"{value!r} is not {_either(one_of)}")
     if spec.name == "targets":
         _check_targets(value, where)
     if isinstance(value, str | bool):
         return
     if not math.isfinite(value) or value < 0:
-        raise UserError(in_file(where, spec.name, f"{value} is not a number from zero up", ""))
+        raise _at(where, spec.name, f"{value} is not a number from zero up")
     if limit == "above" and value == 0:
-        raise UserError(in_file(where, spec.name, "must be more than zero", ""))
+        raise _at(where, spec.name, "must be more than zero")
     if limit == "share" and value >= 1:
-        raise UserError(in_file(where, spec.name, f"{value} is not a share below 1", ""))
+        raise _at(where, spec.name, f"{value} is not a share below 1")
 
 
 def _check_targets(value: str, where: str) -> None:
@@ -183,7 +192,7 @@ def _check_targets(value: str, where: str) -> None:
     wrong = [name for name in names if name not in LINEAR]
     if wrong or not names:
         problem = f"{wrong[0]!r} is no layer" if wrong else "names no layer"
-        raise UserError(in_file(where, "targets", problem, f"use all-linear, or of {', '.join(LINEAR)}"))
+        raise _at(where, "targets", problem, f"use all-linear, or of {', '.join(LINEAR)}")
 
 
 def _either(names: tuple[str, ...]) -> str:

@@ -43,10 +43,10 @@ def parse_since(text: str, moment: datetime | None = None) -> str:
         return ((moment or datetime.now(UTC)) - back).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UserError(f"--since {text}: not a span such as 7d, 36h, 2w, nor a date") from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return found.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def audit(

@@ -105,7 +105,7 @@ def read_bundle(path: Path) -> Bundle:
     """Read manifest and signature, and look at every member's name. Raises UserError where it is no bundle
     or a dangerous one. Whose signature it is, is not judged here."""
     if not path.is_file():
-        raise UserError(in_file(path, "", "no such file", ""))
+        raise UserError(in_file(path, "", "a folder" if path.is_dir() else "no such file", "name a bundle"))
     with _opened(path) as archive:
         entries = _entries(path, archive)
         if MANIFEST not in entries or SIGNATURE not in entries:
