@@ -1,10 +1,15 @@
-"""Three peers on loopback, one killed and one late, against one peer with the same plan of tokens.
+"""Swarms on loopback against one peer with the same plan of tokens, on the same held-out rows.
 
-    python bench/swarm.py [--dataset DIR] [--base tiny] [--decisions 200] [--epochs 2] [--sync-steps 10]
+    python bench/swarm.py [--scenes churn 2 4] [--dataset DIR] [--base tiny] [--decisions 200] [--epochs 2]
+        [--batch-tokens 6144] [--sync-steps 10]
 
-The peers are processes of ``node0-finetune``. The first two begin together; the third comes when a quarter
-of the plan is dealt; the second is killed (-9) when half is. Prints, as JSON, the loss of the base, of the
-one peer and of the swarm on rows of the dataset, learnt and held out, their ratio, and the steps and tokens.
+The peers are processes of ``node0-finetune`` with DHT nodes of their own. A number is a scene of so many
+peers from beginning to end; in ``churn`` two begin together, a third comes when a quarter of the plan is
+dealt, and the second is killed (-9) when half is. Prints, as JSON, the loss of the base, of the one peer and
+of each swarm on learnt and on held-out rows, the ratios to one peer, steps and tokens.
+
+``--batch-tokens`` is a step's, for the one peer too; with fewer rows in it than peers, a swarm makes fewer
+steps.
 """
 
 from __future__ import annotations
@@ -54,6 +59,7 @@ class Peer:
         command: list[str | Path] = [sys.executable, "-m", "gt_plugins.run_finetune", "--role", ROLE]
         command += ["--dataset", dataset, "--checkpoints", folder / "jobs", "--models", folder / "models"]
         command += ["--base", args.base, "--epochs", str(args.epochs), "--threads", "1", "--json", *swarm]
+        command += ["--batch-tokens", str(args.batch_tokens)]
         command += args.more.split()
         command += ["--patience", "0", "--no-keep-best"]
         self.out, self.err = folder / "out.json", folder / "err.txt"
@@ -140,30 +146,51 @@ def rows_to_judge_by(base: str, dataset: Path, most: int = 60) -> dict[str, list
     return found
 
 
-def swarm(folder: Path, dataset: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    """Run the three; what happened, and the adapter that the last two share."""
+def run_file(path: Path, args: argparse.Namespace, min_peers: int) -> Path:
+    """A run of this machine's own."""
     run = {"run_config": "bench", "auth_server": "", "seeds": [], "bypass_auth": True}
-    knobs = {"sync_steps": args.sync_steps, "min_peers": 2, "lifetime": 6, "averaging_timeout": 120}
-    path = folder / "run.json"
+    knobs = {"sync_steps": args.sync_steps, "min_peers": min_peers, "lifetime": 6, "averaging_timeout": 120}
     path.write_text(json.dumps({**run, "swarm": knobs}))
-    begin = ("--run", path, "--local-mode")
+    return path
+
+
+def steady(folder: Path, dataset: Path, args: argparse.Namespace, count: int) -> list[Peer]:
+    """So many peers, from beginning to end."""
+    begin = ("--run", run_file(folder / "run.json", args, count), "--local-mode")
+    first = Peer(folder / "first", dataset, args, *begin)
+    join = (*begin, "--initial-peers", first.address())
+    return [first, *(Peer(folder / f"peer{n}", dataset, args, *join) for n in range(2, count + 1))]
+
+
+def churn(folder: Path, dataset: Path, args: argparse.Namespace) -> list[Peer]:
+    """Two peers, a late third, and the second killed; those that are left."""
+    begin = ("--run", run_file(folder / "run.json", args, 2), "--local-mode")
     first = Peer(folder / "first", dataset, args, *begin)
     join = (*begin, "--initial-peers", first.address())
     victim = Peer(folder / "victim", dataset, args, *join)
     first.wait_for(0.25)
-    path.write_text(json.dumps({**run, "swarm": knobs | {"min_peers": 1}}))
+    run_file(folder / "run.json", args, 1)
     late = Peer(folder / "late", dataset, args, *join)
     first.wait_for(0.5)
     os.kill(victim.process.pid, signal.SIGKILL)
     victim.process.wait()
-    told = {"first": first.finish(), "late": late.finish()}
-    same = [p.joinpath("adapter_model.safetensors").read_bytes() for p in (first.adapter(), late.adapter())]
+    return [first, late]
+
+
+def swarm(scene: str, folder: Path, dataset: Path, args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Run a scene; what happened, and the adapter that its peers share."""
+    folder.mkdir()
+    churned = scene == "churn"
+    peers = churn(folder, dataset, args) if churned else steady(folder, dataset, args, int(scene))
+    told = [peer.finish() for peer in peers]
+    first = peers[0]
+    adapters = {p.adapter().joinpath("adapter_model.safetensors").read_bytes() for p in peers}
     states = [r["state"] for r in first.lines("journal.jsonl") if "state" in r]
     found = {
-        "tokens": sum(t["tokens"] for t in told.values()),
-        "steps": {p.folder.name: p.steps() for p in (first, victim, late)},
+        "tokens": sum(t["tokens"] for t in told),
+        "steps": {p.folder.name: p.steps() for p in peers},
         "peers at the borders": [1 + len(e["peers"]) for e in first.lines("swarm.jsonl") if "peers" in e],
-        "one adapter": same[0] == same[1],
+        "one adapter": len(adapters) == 1,
         "states": sorted(set(states), key=states.index),
     }
     return found, first.adapter()
@@ -171,10 +198,12 @@ def swarm(folder: Path, dataset: Path, args: argparse.Namespace) -> tuple[dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", nargs="+", default=["churn", "2", "4"], help="churn, or numbers of peers")
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--base", default="tiny")
     parser.add_argument("--decisions", type=int, default=200)
     parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--batch-tokens", type=int, default=6144)
     parser.add_argument("--sync-steps", type=int, default=10)
     parser.add_argument("--more", default="", help="Further flags of node0-finetune, in one string.")
     parser.add_argument("--keep", type=Path, help="Leave the peers' folders here.")
@@ -185,18 +214,20 @@ def main() -> None:
         dataset = (args.dataset or make_dataset(folder, args.decisions)).absolute()
         alone = Peer(folder / "alone", dataset, args)
         one = alone.finish()
-        told, adapter = swarm(folder, dataset, args)
-        judges = rows_to_judge_by(args.base, dataset)
-        models = {"base": None, "one peer": alone.adapter(), "swarm": adapter}
+        ran = {scene: swarm(scene, folder / scene, dataset, args) for scene in args.scenes}
+        models = {"base": None, "one peer": alone.adapter()} | {k: adapter for k, (_, adapter) in ran.items()}
         losses = {
             kind: {who: loss_on(rows, args.base, which) for who, which in models.items()}
-            for kind, rows in judges.items()
+            for kind, rows in rows_to_judge_by(args.base, dataset).items()
         }
         report = {
             "loss": {kind: {w: round(v, 5) for w, v in by.items()} for kind, by in losses.items()},
-            "swarm / one peer": {k: round(by["swarm"] / by["one peer"], 4) for k, by in losses.items()},
+            "times one peer's": {
+                kind: {scene: round(by[scene] / by["one peer"], 4) for scene in ran}
+                for kind, by in losses.items()
+            },
             "one peer": {"steps": one["steps"], "tokens": one["tokens"]},
-            "swarm": told,
+            "swarms": {scene: told for scene, (told, _) in ran.items()},
         }
         print(json.dumps(report, indent=2))
     finally:

@@ -28,7 +28,7 @@ from ..adapter import adapter_state, set_adapter_state
 from ..callbacks import Listener
 from . import guard
 from .board import DONE, LEFT, TRAINING, Board, Entry, Peer, short
-from .deal import Deal, agreed, deal, lower_median, usual_rows
+from .deal import Deal, agreed, deal, lower_median, together_of, usual_rows
 from .exchange import Exchange, pack, unpack
 from .peers import Peers
 from .runfile import SwarmSettings
@@ -110,7 +110,7 @@ class SwarmMember(Listener):
         self._own = b""
         self._metrics: dict[str, Any] = {}
         self._condition = TRAINING
-        self._alone = False
+        self._alone, self._warned = False, False
         self._over = threading.Event()
         self._renewer: threading.Thread | None = None
         self._trainer: Trainee
@@ -263,12 +263,21 @@ class SwarmMember(Listener):
         behind = [*trainer.steps[:step], *[plan[0]] * max(0, step - len(trainer.steps))]
         trainer.state.step, trainer.rate_factor = step, dealt.rate_factor
         trainer.steps = [*behind, *dealt.steps]
+        self._warn_of_few_rows(len(counted) + 1)
         self._border = Border(at, step, trainer.state.tokens, done, dealt, state)
         where = {"round": at, "done": done, "total": self._total}
         self._note("border", **where, peers=[short(i) for i in counted])
         with contextlib.suppress(OSError):
             write_json(self.folder / STATE, where)
         return self._border
+
+    def _warn_of_few_rows(self, peers: int) -> None:
+        """Said once: with fewer rows in a batch than peers, it makes fewer steps than one peer would."""
+        together = together_of(self._rows, peers)
+        if together > 1 and not self._warned:
+            self._warned = True
+            few = f"a batch has {self._rows} rows for {peers} peers, so {together} batches make one step"
+            self._say(f"{few}; with a larger batch_tokens the swarm makes as many steps as one peer")
 
     def _finish(self) -> None:
         """The plan is at its end: stay until the others have come to the last border too."""
