@@ -8,7 +8,6 @@ foreign line (a crash, an editor) is passed over, kept in ``State.problems`` and
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +144,8 @@ def record(home: Path, event: str, **fields: Any) -> dict[str, Any]:
 
 def events(home: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
     """(line number, event) of a journal; a line that is no event comes as a Problem."""
+    import orjson  # a long life's journal is most of what `gt model list` does
+
     path = journal_path(home)
     if not path.exists():
         return
@@ -153,8 +154,8 @@ def events(home: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
             if not raw.strip():
                 continue
             try:
-                value = json.loads(raw)
-            except (ValueError, RecursionError):
+                value = orjson.loads(raw)
+            except ValueError:
                 yield number, Problem(number, "not a whole JSON line (torn write?)")
                 continue
             if isinstance(value, dict) and isinstance(value.get("event"), str):
