@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -287,3 +290,44 @@ def test_listeners_hear_every_step_and_checkpoint(make: Make) -> None:
 def test_a_row_without_a_next_token_to_learn_does_no_harm(make: Make) -> None:
     trainer = make("odd", over=[row(6, (0, 1))], recipe=replace(RECIPE, epochs=1.0))
     assert trainer.run().losses == (0.0,)
+
+
+def test_precision_is_the_bases_and_the_loss_is_about_the_same(base: Path, rows: list[Row]) -> None:
+    import torch
+
+    found = {}
+    for precision, kind in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        recipe = replace(RECIPE, precision=precision, dropout=0.0)
+        model = add_adapter(load_base(base, "cpu", recipe), recipe)
+        assert model.get_base_model().lm_head.weight.dtype == kind
+        assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+        loss, count = RowLoss(model, "cpu", 0)(rows[:2])
+        loss.backward()
+        found[precision] = float(loss.detach()) / count
+    assert found["auto"] == found["fp32"] != found["bf16"]
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_bitsandbytes_is_imported_only_where_something_is_quantized(base: Path) -> None:
+    code = (
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from training_helpers import RECIPE\n"
+        "from gt_plugins.training.adapter import add_adapter, load_base\n"
+        "base = Path(sys.argv[1])\n"
+        "add_adapter(load_base(base, 'cpu', RECIPE), RECIPE)\n"
+        "assert 'bitsandbytes' not in sys.modules\n"
+        "packed = replace(RECIPE, quantize='nf4')\n"
+        "model = add_adapter(load_base(base, 'cpu', packed), packed)\n"
+        "kinds = {type(m).__name__ for m in model.modules()}\n"
+        "assert 'bitsandbytes' in sys.modules and 'Linear4bit' in kinds, kinds\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(base)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
