@@ -1,8 +1,7 @@
 """Processes that read and scrub session files for a long sweep, while the sweep itself alone writes.
 
 What a helper needs (policy, what is known of the town) reaches it through a pipe and never a file. Results
-come back in the order of asking, a few files ahead at most, so that memory stays bounded. A helper whose
-sweep is gone ends by itself.
+come back a few files ahead at most, so that memory stays bounded. A helper whose sweep is gone ends itself.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from .reading import FileRead, Reader, asked
 from .scrub.engine import Scrubber
 from .scrub.layers import Policy
 
-FROM_BYTES = 24 << 20
-"""So much is read by the sweep itself; only a longer one is worth the start of helpers."""
+FROM_BYTES = 12 << 20
+"""Less than this is read by the sweep itself: helpers take a second to start."""
 MOST = 4
 _AHEAD = 2
 _WATCH_SECONDS = 2.0
@@ -45,13 +44,25 @@ class Task:
 
 
 def helper_count() -> int:
-    """One per processor that this process may use, four at most; 0 where there is but one."""
+    """One for each processor that this process may use beside its own, four at most."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if usable < 2 else min(MOST, usable)
+    return min(MOST, usable - 1)
+
+
+def read_here(reader: Reader, task: Task) -> None:
+    """Read a file in this process."""
+    try:
+        sessions = asked(task.source.sessions, task.path)
+    except OSError as error:
+        task.failed(error)
+        return
+    task.then(reader.read(sessions, task.path, task.head, task.hint))
 
 
 class Helpers:
-    """A context manager; :meth:`add` files, and leave the block for the rest of the results."""
+    """A context manager; :meth:`add` files, and leave the block for the rest of the results.
+
+    The process that adds files reads as well, while helpers start and whenever they have enough to do."""
 
     def __init__(self, reader: Reader, policy: Policy, count: int) -> None:
         self._reader = reader
@@ -77,13 +88,16 @@ class Helpers:
             self._pool.shutdown(cancel_futures=True)
 
     def add(self, task: Task) -> None:
-        """Have a file read; takes results of earlier ones where too many wait."""
-        while len(self._waiting) >= self._limit:
+        """Have a file read, here where every helper has one waiting; takes the results that are there."""
+        while self._waiting and self._waiting[0][1].done():
             self._take_one()
+        if len(self._waiting) >= self._limit:
+            read_here(self._reader, task)
+            return
         try:
             future = self._pool.submit(_read, task.source.name, task.path, task.head, task.hint)
         except BrokenProcessPool:
-            self._here(task)
+            read_here(self._reader, task)
             return
         self._waiting.append((task, future))
 
@@ -94,17 +108,9 @@ class Helpers:
         except OSError as error:
             task.failed(error)
         except BrokenProcessPool:
-            self._here(task)  # a helper was killed: the file is read by the sweep itself
+            read_here(self._reader, task)  # a helper was killed
         else:
             task.then(result)
-
-    def _here(self, task: Task) -> None:
-        try:
-            sessions = asked(task.source.sessions, task.path)
-        except OSError as error:
-            task.failed(error)
-            return
-        task.then(self._reader.read(sessions, task.path, task.head, task.hint))
 
 
 # --- in the helper

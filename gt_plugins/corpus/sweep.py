@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def sweep(
     disk or a damaged corpus (what was committed stays, the rest comes with the next sweep).
     """
     consents.require(town)
+    _real_folder.cache_clear()
     run = _Sweep(town, sources, scrubber, progress)
     first = True
     while first or run.pending():
@@ -93,7 +94,15 @@ def sweep(
 
 def file_key(path: Path | str) -> str:
     """The name under which the corpus knows a file; it does not tell the path."""
-    return key_of(os.path.realpath(path))
+    folder, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.islink(path):
+        return key_of(os.path.realpath(path))
+    return key_of(os.path.join(_real_folder(folder), name))
+
+
+@lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _state(source: TranscriptSource, path: Path) -> Seen | None:
@@ -112,9 +121,16 @@ def _state(source: TranscriptSource, path: Path) -> Seen | None:
 def _is_still(source: TranscriptSource, path: Path, mark: Seen) -> bool:
     """Whether a file is as it was before it was read."""
     try:
-        return _state(source, path) == replace(mark, verdict="", session_key="")
+        return _alike(_state(source, path), mark)
     except OSError:
         return False
+
+
+def _alike(one: Seen | None, other: Seen | None) -> bool:
+    """Whether size, time and inode are the same."""
+    if one is None or other is None:
+        return False
+    return (one.mtime_ns, one.size, one.inode) == (other.mtime_ns, other.size, other.inode)
 
 
 class _Sweep:
@@ -143,11 +159,9 @@ class _Sweep:
         self.marks: dict[str, Seen] = {}
         self._scrubber = scrubber
         self._reader: Reader | None = None
-        self.read_bytes = 0
-        self._may_have_helpers = False
         self._plain = sources is None and scrubber is None
-        self._helpers: helping.Helpers | None = None
-        self._at_end = ExitStack()
+        self._later: list[tuple[int, helping.Task]] | None = None
+        """While files are looked at before any is read: those to read, with their sizes."""
 
     def open(self, store: Store) -> None:
         """Learn what the corpus knows already."""
@@ -244,19 +258,31 @@ class _Sweep:
             folders = [projects] if projects is not None else source.roots(self.town) if source.roots else []
             for folder in folders:
                 self._find(source, Path(os.path.realpath(folder)), found)
-        self._may_have_helpers = self._plain
-        with ExitStack() as self._at_end:
-            for number, (source, path) in enumerate(found.values()):
-                if self.progress is not None:
-                    self.progress(number, len(found))
-                self._file(source, path, Hint())
-        self._helpers, self._may_have_helpers = None, False
+        self._later = later = []
+        for source, path in found.values():
+            self._file(source, path, Hint())
+        self._later = None
+        self._read_all(later, len(found))
         for source, path in found.values():
             if self.again and file_key(path) in self.again:
                 self._file(source, path, Hint())
         self._write_marks()
         if self.progress is not None:
             self.progress(len(found), len(found))
+
+    def _read_all(self, tasks: Sequence[tuple[int, helping.Task]], files: int) -> None:
+        """Read files, with helpers where there is much to read; only in the plain case."""
+        much = sum(size for size, _ in tasks) > helping.FROM_BYTES
+        count = helping.helper_count() if much and self._plain else 0
+        with ExitStack() as at_end:
+            read = partial(helping.read_here, self.reader)
+            if count:
+                made = helping.Helpers(self.reader, self.scrubber.policy, count)
+                read = at_end.enter_context(made).add
+            for number, (_, task) in enumerate(tasks, files - len(tasks)):
+                if self.progress is not None:
+                    self.progress(number, files)
+                read(task)
 
     def _find(
         self, source: TranscriptSource, folder: Path, found: dict[str, tuple[TranscriptSource, Path]]
@@ -278,8 +304,7 @@ class _Sweep:
                 return True
             key = file_key(path)
             seen = self.seen.get(key)
-            unchanged = seen is not None and replace(seen, verdict="", session_key="") == state
-            if seen is not None and unchanged and not self._look_again(seen, hint):
+            if seen is not None and _alike(seen, state) and not self._look_again(seen, hint):
                 self._count(seen.verdict, "unchanged")
                 return True
             self._changed(source, path, key, state, hint)
@@ -294,6 +319,12 @@ class _Sweep:
     def _trouble(self, path: Path, error: OSError) -> None:
         self.skipped["unreadable"] += 1
         self.problems.append(f"{path}: {error.strerror or type(error).__name__}")
+
+    def _not_read(self, path: Path, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            self.skipped["missing"] += 1
+        else:
+            self._trouble(path, error)
 
     def _count(self, verdict: str, stored_as: str) -> None:
         if verdict == STORED:
@@ -325,22 +356,11 @@ class _Sweep:
             self._mark_later(key, replace(mark, verdict=verdict))
             return
         then = partial(self._take, source, path, key, mark)
-        helpers = self._helpers_for(state.size)
-        if helpers is not None:
-            helpers.add(helping.Task(source, path, head, hint, then, partial(self._trouble, path)))
-        else:
+        if self._later is None:
             then(self.reader.read(asked(source.sessions, path), path, head, hint))
-
-    def _helpers_for(self, size: int) -> helping.Helpers | None:
-        """Helpers from the moment on that this sweep turns out to be a long one; only for the plain case."""
-        self.read_bytes += size
-        if self._helpers is None and self._may_have_helpers and self.read_bytes > helping.FROM_BYTES:
-            count = helping.helper_count()
-            self._may_have_helpers = False
-            if count:
-                made = helping.Helpers(self.reader, self.scrubber.policy, count)
-                self._helpers = self._at_end.enter_context(made)
-        return self._helpers
+        else:
+            task = helping.Task(source, path, head, hint, then, partial(self._not_read, path))
+            self._later.append((state.size, task))
 
     def _take(self, source: TranscriptSource, path: Path, key: str, mark: Seen, found: FileRead) -> None:
         """Store what a file gave, and the note that it was seen, in one transaction."""

@@ -36,6 +36,7 @@ from .fields import name as _name
 from .fields import order_of_time as _order_of_time
 from .fields import safe_id as _safe_id
 from .fields import seconds as _seconds
+from .fields import string as _string
 from .fields import text as _text
 from .fields import time as _time
 from .graph import Kind, Node, order
@@ -58,6 +59,8 @@ _BOOKKEEPING = frozenset(
     "uuid parentUuid logicalParentUuid sessionId timestamp cwd version gitBranch userType entrypoint "
     "isSidechain agentId slug requestId".split()
 )
+_META = ("isMeta", "isCompactSummary", "isVisibleInTranscriptOnly", "isApiErrorMessage")
+"""Flags of lines that the client wrote itself."""
 _PERSISTED = re.compile(r"<persisted-output>\s.*?saved to: ([^\n]+)\n", re.DOTALL)
 
 
@@ -191,15 +194,13 @@ class _Lines:
             node = above
 
     def _take(self, index: int, line: dict[str, Any]) -> None:
-        kind_name = _text(line, "type")
-        session_id = _text(line, "sessionId")
-        uuid = _text(line, "uuid")
-        message = line.get("message")
-        known = kind_name in _KNOWN_LINES
-        if kind_name in ("user", "assistant") and not isinstance(message, dict):
+        kind_name = _string(line.get("type"))
+        session_id = _string(line.get("sessionId"))
+        uuid = _string(line.get("uuid"))
+        if kind_name in ("user", "assistant") and type(line.get("message")) is not dict:
             self.counts["no_message"] += 1
             return
-        if not uuid and known:
+        if not uuid and kind_name in _KNOWN_LINES:
             self.counts[f"line:{kind_name}"] += 1
             return
         if session_id:
@@ -212,10 +213,15 @@ class _Lines:
         self.nodes[uuid] = self._node(index, uuid, kind_name, line)
 
     def _node(self, index: int, uuid: str, kind_name: str, line: dict[str, Any]) -> Node:
-        kept = self._kept(kind_name, line)
         message = line["message"] if kind_name in ("user", "assistant") else {}
-        uses = tuple(_text(b, "id") for b in kept.blocks if b.get("type") == "tool_use")
-        answers = tuple(_text(b, "tool_use_id") for b in kept.blocks if b.get("type") == "tool_result")
+        kept = self._kept(kind_name, line, message)
+        uses: list[str] = []
+        answers: list[str] = []
+        for block in kept.blocks:
+            if block.get("type") == "tool_use":
+                uses.append(_string(block.get("id")))
+            elif block.get("type") == "tool_result":
+                answers.append(_string(block.get("tool_use_id")))
         kind: Kind = "note"
         if kind_name == "assistant":
             kind = "assistant"
@@ -223,31 +229,31 @@ class _Lines:
             kind = "result" if answers else "prompt"
         return Node(
             uuid=uuid,
-            parent=_text(line, "parentUuid") or _text(line, "logicalParentUuid"),
+            parent=_string(line.get("parentUuid")) or _string(line.get("logicalParentUuid")),
             kind=kind,
             index=index,
             time=_seconds(kept.at),
-            message_id=_text(message, "id"),
-            uses=tuple(u for u in uses if u) if kind == "assistant" else (),
-            answers=tuple(a for a in answers if a) if kind == "result" else (),
-            answers_line=_text(line, "sourceToolAssistantUUID") if kind == "result" else "",
+            message_id=_string(message.get("id")),
+            uses=tuple(filter(None, uses)) if kind == "assistant" else (),
+            answers=tuple(filter(None, answers)) if kind == "result" else (),
+            answers_line=_string(line.get("sourceToolAssistantUUID")) if kind == "result" else "",
             value=kept,
         )
 
-    def _kept(self, kind_name: str, line: dict[str, Any]) -> _Line:
-        message = line["message"] if kind_name in ("user", "assistant") else {}
+    def _kept(self, kind_name: str, line: dict[str, Any], message: dict[str, Any]) -> _Line:
         blocks, hook, meta = self._content(kind_name, line)
-        model = _text(message, "model") if kind_name == "assistant" else ""
-        flags = ("isMeta", "isCompactSummary", "isVisibleInTranscriptOnly", "isApiErrorMessage")
+        model = _string(message.get("model")) if kind_name == "assistant" else ""
+        if not meta:
+            meta = model == SYNTHETIC or any(line.get(flag) is True for flag in _META)
         return _Line(
             type=kind_name,
-            session_id=_text(line, "sessionId"),
-            agent=_text(line, "agentId"),
+            session_id=_string(line.get("sessionId")),
+            agent=_string(line.get("agentId")),
             sidechain=line.get("isSidechain") is True,
             at=_time(line),
-            cwd=_text(line, "cwd"),
-            version=_name(_text(line, "version")),
-            meta=meta or model == SYNTHETIC or any(line.get(f) is True for f in flags),
+            cwd=_string(line.get("cwd")),
+            version=_name(_string(line.get("version"))),
+            meta=meta,
             model="" if model == SYNTHETIC else _name(model),
             usage=_usage(message.get("usage")),
             blocks=blocks,
@@ -307,7 +313,7 @@ class _Lines:
         return blocks
 
     def _block(self, block: dict[str, Any]) -> Block:
-        name = _text(block, "type")
+        name = _string(block.get("type"))
         if name not in _KNOWN_BLOCKS:
             self.counts[f"block:{_name(name) or 'none'}"] += 1
         if name in ("image", "document"):
@@ -319,7 +325,7 @@ class _Lines:
             return {"type": name}
         if name == "tool_result" and isinstance(block.get("content"), list):
             return {**block, "content": self._blocks(block["content"])}
-        return {k: v for k, v in block.items() if k != "signature"}
+        return {k: v for k, v in block.items() if k != "signature"} if "signature" in block else block
 
 
 def persisted_text(transcript: Path, named: str) -> str | None:
@@ -434,6 +440,7 @@ class _Build:
 
 
 def _usage(value: Any) -> dict[str, int]:
+    if not value or type(value) is not dict:
+        return {}
     wanted = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    usage = value if isinstance(value, dict) else {}
-    return {k: usage[k] for k in wanted if type(usage.get(k)) is int and usage[k] > 0}
+    return {k: value[k] for k in wanted if type(value.get(k)) is int and value[k] > 0}

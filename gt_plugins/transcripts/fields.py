@@ -15,6 +15,11 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?")
 
 
+def string(value: Any) -> str:
+    """A value that is a string; empty where it is something else."""
+    return value if type(value) is str else ""
+
+
 def text(value: Any, key: str) -> str:
     """A string field of an object; empty where it is missing, or something else."""
     found = value.get(key) if type(value) is dict or isinstance(value, Mapping) else None

@@ -83,6 +83,10 @@ def _trees(nodes: Sequence[Node]) -> list[_Tree]:
     parents = {n.uuid: by_id[n.parent] for n in nodes if n.parent in by_id}
     root_of: dict[str, str] = {}
     for node in nodes:
+        above = parents.get(node.uuid)
+        if above is not None and above.uuid in root_of and node.uuid not in root_of:
+            root_of[node.uuid] = root_of[above.uuid]
+            continue
         path: list[Node] = []
         walk: Node | None = node
         on_path: set[str] = set()
@@ -162,6 +166,8 @@ def _closure(tree: _Tree, chain: Iterable[Node]) -> set[str]:
 
 def _notes_beside(tree: _Tree, live: set[str]) -> set[str]:
     """Notes that hang on a live line and lead to no message of an abandoned branch."""
+    if len(live) == len(tree.nodes):
+        return set()
     dead_below: set[str] = set()
     for node in sorted(tree.nodes, key=lambda n: -tree.depth[n.uuid]):
         dead = node.kind != "note" and node.uuid not in live

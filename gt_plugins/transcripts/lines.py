@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import orjson
 
 MAX_LINE = 32 * 1024 * 1024
+_AT_ONCE = 1 << 20
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -32,7 +33,7 @@ _DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
 
 def read_objects(path: Path, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one line in memory at a time. Raises OSError if it cannot be read."""
-    with path.open("rb") as handle:
+    with path.open("rb", buffering=_AT_ONCE) as handle:
         yield from objects(handle, counts, max_line)
 
 

@@ -478,7 +478,7 @@ def _machine() -> _Machine:
 
 
 _UNUSED: tuple[str, ...] = ("pandas", "sklearn", "sklearn.metrics", "nltk", "dateparser", "dateparser.search")
-_UNUSED += ("textblob", "textblob.blob", "textblob.en", "textblob.en.taggers")
+_UNUSED += ("textblob", "textblob.blob", "textblob.en", "textblob.en.taggers", "faker")
 
 
 class _Absent(ModuleType):
