@@ -14,6 +14,7 @@ from corpus_helpers import SOURCES, PlainScrubber, raw_bytes
 
 from gt_plugins.cli import corpus as cli
 from gt_plugins.corpus import artifacts, collect, consent, sweep
+from gt_plugins.corpus.sources import Document
 from gt_plugins.corpus.stats import days, stacked
 from gt_plugins.corpus.store import Store
 from gt_plugins.town.root import Town
@@ -234,10 +235,12 @@ def test_purge_of_a_session_leaves_nothing(filled: Town, gt_corpus: Any, tmp_pat
     with Store(filled) as store:
         store.record_dataset(dataset, [SESSION, OTHER], "h")
         store.record_training("gt-ft-deacon:v1", "h")
+        seen = Document("primes", "p", "prime", "a zebra prime", session_id=SESSION)
+        store.add_document(seen, source_hash="d", policy="p", consent="c")
     result = json.loads(gt_corpus("purge", "--session", SESSION[:8], "--json")[1])
     assert result == {
         "sessions": [SESSION],
-        "documents": 0,
+        "documents": 1,
         "datasets": [str(dataset)],
         "spool": 1,
         "index": True,

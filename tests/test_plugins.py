@@ -17,6 +17,7 @@ from rendering_helpers import conversation, said, user
 
 from gt_plugins import hookspecs, plugins
 from gt_plugins.corpus.dataset import Example
+from gt_plugins.errors import FinetuneError
 from gt_plugins.plugins import BUILT_IN, list_plugins, plugin_manager
 from gt_plugins.town.root import Town
 
@@ -138,6 +139,18 @@ def test_its_evidence_and_its_filter_keep_examples_out(site: Site) -> None:
     verdict = judge(example("a kiln"))
     assert verdict is not None and not verdict.keep and verdict.reason == "about fires"
     assert judge(example("a bell")) is None
+
+
+def test_a_filter_that_fails_ends_the_build_by_name(site: Site) -> None:
+    from gt_plugins.corpus.assemble import plugin_filters
+
+    code = (
+        "from gt_plugins import hookimpl\n\n@hookimpl\ndef gt_dataset_filters(example):\n    raise OSError\n"
+    )
+    site.install("gt-broken", "1.0", {"broken": "gt_broken"}, gt_broken=code)
+    example = Example("1", "chat", "deacon", "s", (), "", False, (), conversation([user(said("a bell"))]))
+    with pytest.raises(FinetuneError, match="plugin broken: gt_dataset_filters failed: OSError"):
+        plugin_filters()(example)
 
 
 def test_its_section_stands_in_the_prime(site: Site, tmp_path: Path) -> None:

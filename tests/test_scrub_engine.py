@@ -204,6 +204,22 @@ def test_secrets_in_keys_numbers_and_tuples() -> None:
     assert SHARED.value(fresh) == (fresh, {})
 
 
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [("phone", 4915112345678), ("password", 123456), ("pin", -90210), ("ssn", 856456789), ("password", 1e24)],
+)
+def test_numbers_are_told_by_their_key(key: str, number: float) -> None:
+    """A number beyond 64 bits comes as a float from the reader."""
+    value = {"deep": [{key: number, "limit": 4915112345678, "ratio": 4915.5, "timeout": 600000}]}
+    fresh, counts = SHARED.value(value)
+    made = fresh["deep"][0].pop(key)
+    assert type(made) is int and made != number and (made < 0) == (number < 0)
+    assert fresh["deep"][0] == {"limit": 4915112345678, "ratio": 4915.5, "timeout": 600000}
+    assert sum(counts.values()) == 1
+    assert SHARED.value({key: made}) == ({key: made}, {}), "a surrogate stays"
+    assert SHARED.value({key: number})[0] == {key: made}, "and is the same again"
+
+
 def test_json_in_a_string_keeps_its_numbers() -> None:
     text = json.dumps({"password": 12345678, "phone": 4155550132, "ok": True}, indent=1)
     fresh = json.loads(SHARED.text(text)[0])

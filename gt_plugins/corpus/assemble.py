@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..durable import read_lines
 from ..errors import UserError
-from ..plugins import plugin_manager
+from ..plugins import all_answers
 from ..rendering.conversation import prime_in
 from ..roles.profile import Profile, load_profile
 from ..settings import load_settings
@@ -122,12 +122,12 @@ def suite_texts() -> dict[str, list[str]]:
 
 
 def plugin_filters() -> Callable[[Example], Verdict | None]:
-    """All filters as one: the first that drops an example decides."""
-    hook = plugin_manager().hook.gt_dataset_filters
+    """All filters as one: the first that drops an example decides. A filter that fails ends the build with a
+    FinetuneError that names its plugin: without it, what it was to drop would train."""
 
     def judge(example: Example) -> Verdict | None:
-        verdicts = [v for v in hook(example=example) if v is not None and not v.keep]
-        return verdicts[0] if verdicts else None
+        verdicts = [v for v in all_answers("gt_dataset_filters", example=example) if v is not None]
+        return next((v for v in verdicts if not v.keep), None)
 
     return judge
 

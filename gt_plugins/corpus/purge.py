@@ -71,13 +71,20 @@ def purge(town: Town, session: str | None = None, before: str | None = None) -> 
                 path.unlink(missing_ok=True)
             for folder in datasets:
                 store.forget_dataset(folder)
+            documents = sum(_documents(store, session_id) for session_id in ids)
             store.delete_sessions(ids)
-            documents = store.delete_documents(limit) if limit else 0
+            documents += store.delete_documents(limit) if limit else 0
             store.compact()
     folders = tuple(sorted(map(str, datasets)))
     return PurgeResult(
         tuple(ids), documents, folders, len(entries), had_index, tuple(versions), tuple(bundles)
     )
+
+
+def _documents(store: Store, session_id: str) -> int:
+    """How many documents go with a session."""
+    rows = store.query("SELECT count(*) AS k FROM documents WHERE session_id = ?", session_id)
+    return int(rows[0]["k"])
 
 
 def _moment(text: str) -> str:

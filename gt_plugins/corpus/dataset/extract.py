@@ -209,9 +209,9 @@ def stated_reason(said: str) -> str:
     """The reason in an assistant's words: the JSON's own where it wrote one, else its first sentence."""
     try:
         value = json.loads(said)
-        if isinstance(value, dict) and isinstance(value.get("reason"), str):
-            return value["reason"][:REASON_CHARS]
     except ValueError:
-        pass
+        value = None  # prose
+    if isinstance(value, dict) and isinstance(value.get("reason"), str):
+        return value["reason"][:REASON_CHARS]
     first = re.split(r"(?<=[.!?])\s", said.strip(), maxsplit=1)[0]
     return " ".join(first.split())[:REASON_CHARS]

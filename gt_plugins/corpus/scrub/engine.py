@@ -179,13 +179,21 @@ class Scrubber:
         names = {text for key, text in strings if not key}
         self._plain_keys.update(n for n in names if ("", n) not in fresh and len(n) <= 64)
         for (key, digits), times in leaves.numbers.items():
-            made = self._surrogates.make("number", digits)
-            if made != digits:
+            what = self._number(key, digits)
+            made = self._surrogates.make("number", digits) if what else digits
+            if what and made != digits:
                 fresh[key, digits] = made
-                counts["secrets", "password"] += times
+                counts[what] += times
         if leaves.media:
             counts["secrets", "media"] += leaves.media
         return fresh, counts
+
+    def _number(self, key: str, digits: str) -> tuple[str, str] | None:
+        """(layer, kind) of a JSON number that its key makes sensitive."""
+        if key_strength(key) == PASSWORD:
+            return "secrets", "password"
+        found = [f for f in self._find_keyed(key, digits) if f.end - f.start == len(digits)]
+        return (found[0].layer, found[0].kind) if found else None
 
     def _find_keyed(self, key: str, text: str) -> list[_Found]:
         found = []
@@ -439,8 +447,8 @@ class _Leaves:
         elif kind is list or kind is tuple:
             for item, name in zip(node, _list_keys(node, key), strict=True):
                 self.walk(item, name)
-        elif kind is int and abs(node) >= 1000 and key_strength(key) == PASSWORD:
-            self.numbers[key, str(abs(node))] += 1
+        elif key and (kind is int or kind is float) and _is_long(node):
+            self.numbers[key, str(abs(int(node)))] += 1
             self.met.append(_SPECIAL)
 
     def _walk_dict(self, node: dict[Any, Any]) -> None:
@@ -460,7 +468,7 @@ class _Leaves:
                     and not (media and name == "data")
                 ):
                     met.append((name, item))
-            elif item is not None and kind is not bool and kind is not float:
+            elif item is not None and kind is not bool:
                 self.walk(item, _value_key(node, name))
 
     def rebuild(self, node: Any, fresh: dict[tuple[str, str], str], key: str = "") -> Any:
@@ -473,8 +481,9 @@ class _Leaves:
         if kind is list or kind is tuple:
             items = [self.rebuild(i, fresh, k) for i, k in zip(node, _list_keys(node, key), strict=True)]
             return items if kind is list else tuple(items)
-        if kind is int and (key, str(abs(node))) in fresh:
-            return int(fresh[key, str(abs(node))]) * (1 if node >= 0 else -1)
+        if (kind is int or kind is float) and _is_long(node):
+            made = fresh.get((key, str(abs(int(node)))))
+            return node if made is None else int(made) * (1 if node >= 0 else -1)
         return node
 
     def _rebuild_dict(self, node: dict[Any, Any], fresh: dict[tuple[str, str], str]) -> dict[Any, Any]:
@@ -487,12 +496,17 @@ class _Leaves:
                     item = BLANK_MEDIA
                 elif not (name in _ID_KEYS and _ID.fullmatch(item)):
                     item = fresh.get((name, item), item)
-            elif item is not None and kind is not bool and kind is not float:
+            elif item is not None and kind is not bool:
                 item = self.rebuild(item, fresh, _value_key(node, name))
             if name not in self._plain_keys and type(name) is str:
                 name = fresh.get(("", name), name)
             out[name] = item
         return out
+
+
+def _is_long(number: int | float) -> bool:
+    """Four digits and more; a fraction is no password and no telephone number."""
+    return abs(number) >= 1000 and (type(number) is int or (abs(number) < 1e300 and number.is_integer()))
 
 
 def _value_key(node: dict[Any, Any], name: Any) -> str:

@@ -482,15 +482,21 @@ def _own_denied(s: Surrogates, text: str) -> bool:
 def _guess(value: str) -> str:
     if re.fullmatch(r"[^@\s]+(?:@|%40)[^@\s]+\.[^@\s]+", value):
         return "email"
-    try:
-        return "ipv4" if ipaddress.ip_address(value).version == 4 else "ipv6"
-    except ValueError:
-        pass
+    address = _address(value)
+    if address is not None:
+        return "ipv4" if address.version == 4 else "ipv6"
     if re.fullmatch(r"(?i)[a-z0-9-]+(?:\.[a-z0-9-]+)+", value):
         return "host"
     if re.fullmatch(r"[\w ._-]+", value) and not re.search(r"\d{3}", value):
         return "person"
     return "token"
+
+
+def _address(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(value)
+    except ValueError:
+        return None
 
 
 _MAKERS: dict[str, Maker] = {
