@@ -482,7 +482,7 @@ def _own_denied(s: Surrogates, text: str) -> bool:
 def _guess(value: str) -> str:
     if re.fullmatch(r"[^@\s]+(?:@|%40)[^@\s]+\.[^@\s]+", value):
         return "email"
-    address = _address(value)
+    address = _ip(value)
     if address is not None:
         return "ipv4" if address.version == 4 else "ipv6"
     if re.fullmatch(r"(?i)[a-z0-9-]+(?:\.[a-z0-9-]+)+", value):
@@ -492,7 +492,7 @@ def _guess(value: str) -> str:
     return "token"
 
 
-def _address(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(value)
     except ValueError:
