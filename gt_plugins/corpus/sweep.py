@@ -258,7 +258,8 @@ class _Sweep:
             folders = [projects] if projects is not None else source.roots(self.town) if source.roots else []
             for folder in folders:
                 self._find(source, Path(os.path.realpath(folder)), found)
-        self._later = later = []
+        later: list[tuple[int, helping.Task]] = []
+        self._later = later
         for source, path in found.values():
             self._file(source, path, Hint())
         self._later = None
@@ -275,7 +276,7 @@ class _Sweep:
         much = sum(size for size, _ in tasks) > helping.FROM_BYTES
         count = helping.helper_count() if much and self._plain else 0
         with ExitStack() as at_end:
-            read = partial(helping.read_here, self.reader)
+            read: Callable[[helping.Task], None] = partial(helping.read_here, self.reader)
             if count:
                 made = helping.Helpers(self.reader, self.scrubber.policy, count)
                 read = at_end.enter_context(made).add

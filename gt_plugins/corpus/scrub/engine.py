@@ -179,11 +179,11 @@ class Scrubber:
         names = {text for key, text in strings if not key}
         self._plain_keys.update(n for n in names if ("", n) not in fresh and len(n) <= 64)
         for (key, digits), times in leaves.numbers.items():
-            what = self._number(key, digits)
-            made = self._surrogates.make("number", digits) if what else digits
-            if what and made != digits:
+            told = self._number(key, digits)
+            made = self._surrogates.make("number", digits) if told else digits
+            if told and made != digits:
                 fresh[key, digits] = made
-                counts[what] += times
+                counts[told] += times
         if leaves.media:
             counts["secrets", "media"] += leaves.media
         return fresh, counts
@@ -506,7 +506,7 @@ class _Leaves:
 
 def _is_long(number: int | float) -> bool:
     """Four digits and more; a fraction is no password and no telephone number."""
-    return abs(number) >= 1000 and (type(number) is int or (abs(number) < 1e300 and number.is_integer()))
+    return abs(number) >= 1000 and (isinstance(number, int) or number.is_integer())
 
 
 def _value_key(node: dict[Any, Any], name: Any) -> str:
