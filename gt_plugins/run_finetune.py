@@ -106,7 +106,7 @@ def finetune(
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Name of the model (gt-ft-ROLE).")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the role's last job.")] = False,
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all).")] = 0,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="run.json: train in its swarm.", rich_help_panel=PANEL)
     ] = None,

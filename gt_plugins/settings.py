@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,10 +126,24 @@ def update_settings(town: Town, table: str, **values: Any) -> Settings:
     """Set keys of one table, keep everything else, comments too, and return the settings as they then are."""
     from .town.toml_text import set_values
 
-    load_settings(town)
-    text = town.settings_file.read_text(encoding="utf-8") if town.settings_file.exists() else ""
-    write_text(town.settings_file, set_values(text, table, values))
-    return load_settings(town)
+    with one_writer(town):
+        load_settings(town)
+        text = town.settings_file.read_text(encoding="utf-8") if town.settings_file.exists() else ""
+        write_text(town.settings_file, set_values(text, table, values))
+        return load_settings(town)
+
+
+@contextmanager
+def one_writer(town: Town) -> Iterator[None]:
+    """Between reading and writing nobody else of us writes: a consent that was revoked must not come back."""
+    import fcntl
+
+    fd = os.open(town.root, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def models_home(explicit: Path | str | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,9 @@ LINES = [
         "gt-model train deacon --town TOWN --batch-tokens -3",
         "--batch-tokens: -3 is not a number from zero up",
     ),
+    ("gt-model train deacon --town TOWN --epochs 1e308", "--epochs: 1e+308 is too much; 10,000 at most"),
+    ("gt-model train deacon --town TOWN --rank 9999999999", "--rank: 9999999999 is too much"),
+    ("gt-model train deacon --town TOWN --threads -5", "'--threads': Input should be greater"),
     ("gt-model train deacon --town TOWN --rate nan", "--rate: nan is not a number"),
     ("gt-model train deacon --town TOWN --schedule steps", "--schedule: 'steps' is not cosine, wsd"),
     (
@@ -269,6 +273,38 @@ def test_a_rig_to_leave_out_that_is_not_there_is_told(town: Town, capsys: Any, m
     _, out, _ = call(capsys, ("gt-plugins", "doctor"), "--town", str(town.root), "--json")
     found = [c for c in json.loads(out)["checks"] if c["name"] == "left out"]
     assert len(found) == 1 and "'dmeo'" in found[0]["detail"] and "demo" in found[0]["mend"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "corpus sweep",
+        "corpus consent --revoke --by Ann",
+        "corpus share key",
+        "plugins init",
+        "plugins install --yes --consent-by Ann",
+        "model rollout hold --reason wait",
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_no_trace(line: str, town: Town) -> None:
+    """RLIMIT_FSIZE stands for the disk: no file can take a byte."""
+    town.settings_file.write_text('[consent]\ngranted = true\nby = "Ann"\n')
+    module, *words = line.split()
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+    limit += f"runpy.run_module('gt_plugins.cli.{module}', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-B", "-c", limit, *words, "--town", str(town.root)]
+    before = contents(town.root)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    one_error(done.stderr)
+    assert f"error: {town.root}/" in done.stderr and ".tmp" not in done.stderr
+    assert contents(town.root) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files that hold anything."""
+    found = {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if data}
 
 
 def test_what_an_error_names_is_shown_in_one_line() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,23 @@ def test_nothing_is_written_into_broken_settings(town: Town) -> None:
     with pytest.raises(UserError, match="exclude_rig:"):
         update_settings(town, "consent", granted=True)
     assert town.settings_file.read_text() == text
+
+
+def test_no_writer_takes_back_what_another_wrote(town: Town) -> None:
+    """Many at once, each with a key of its own: all are there in the end."""
+    from gt_plugins.attach.starter import write_settings
+
+    values = [("consent", "by", "Ann"), ("rollout", "hold", "wait"), ("gate", "threshold", 0.5)]
+    values += [("prime", "tokens", 7), ("outcomes", "settle_hours", 3), ("capture", "exclude_rigs", ["a"])]
+    for _ in range(5):
+        town.settings_file.unlink(missing_ok=True)
+        calls = [partial(update_settings, town, table, **{key: value}) for table, key, value in values]
+        with ThreadPoolExecutor(8) as pool:
+            done = [pool.submit(call) for call in (*calls, partial(write_settings, town))]
+            for one in done:
+                one.result()
+        raw = load_settings(town).raw
+        assert [raw[table][key] for table, key, _ in values] == [value for *_, value in values]
 
 
 # -- the hook's own reading -----------------------------------------------------------------------

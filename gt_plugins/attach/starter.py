@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..durable import write_text
-from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD, load_settings
+from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD, load_settings, one_writer
 from ..town.root import Town
 
 TEXT = f"""# gastown-finetune: settings of this town. A key that is commented out has the value shown.
@@ -37,6 +37,11 @@ def write_settings(town: Town) -> str:
     """Write the file, or add those tables that it has not; returns a line that says what was done.
 
     Raises UserError where something is wrong in the file that is there."""
+    with one_writer(town):
+        return _write(town)
+
+
+def _write(town: Town) -> str:
     path = town.settings_file
     if not path.exists():
         write_text(path, TEXT)

@@ -45,7 +45,7 @@ def train(
     gguf: Annotated[
         str, typer.Option("--gguf", help="Export too: f16, q8_0, q4_k_m, lora (comma between).")
     ] = "",
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads (0: all).")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all).")] = 0,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help="A control: decisions dealt out anew.")
     ] = False,
@@ -204,12 +204,14 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 def base_build(
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
-    documents: Annotated[int | None, typer.Option("--documents", help="Generated documents.")] = None,
+    documents: Annotated[int | None, typer.Option("--documents", min=1, help="Generated documents.")] = None,
     passes: Annotated[float | None, typer.Option("--passes", help="Passes over them.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens")] = None,
+    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1)] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     device: Annotated[str, typer.Option("--device", help="cuda, cpu or mps; the best there is.")] = "",
-    workers: Annotated[int, typer.Option("--workers", help="Processes that make text (0: all cores).")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes that make text (0: all cores).")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Pre-train the tiny base from scratch on generated text. Takes minutes on a GPU."""

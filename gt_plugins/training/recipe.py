@@ -88,6 +88,8 @@ class Recipe:
 
 
 TINY_RECIPE = Recipe(rate=3e-3, epochs=1.2, batch_tokens=1536, checkpoint_steps=50)
+MOST, MOST_EPOCHS = 1_000_000_000, 10_000
+"""What no run needs: a plan over so much would never be done."""
 HEAD = ("base", "preset")
 """Keys of a recipe file that choose what the others start from."""
 
@@ -179,6 +181,9 @@ def _check(spec: Field[Any], value: Any, where: str) -> None:
         _check_targets(value, where)
     if isinstance(value, str | bool):
         return
+    most = MOST_EPOCHS if spec.name == "epochs" else MOST
+    if value > most and math.isfinite(value):
+        raise _at(where, spec.name, f"{value} is too much", f"{most:,} at most")
     if not math.isfinite(value) or value < 0:
         raise _at(where, spec.name, f"{value} is not a number from zero up")
     if limit == "above" and value == 0:
