@@ -71,6 +71,9 @@ def main() -> int:
         root = Path(folder) / "town"
         payload = scratch_town(root)
         os.environ.pop("GT_TOWN_ROOT", None)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's Python keeps what it has compiled
+        wall_ms([hook, "session-end"], payload)
+        idle(root)
         bare, hooked = [], []
         for _ in range(runs):
             bare.append(wall_ms([sys.executable, "-c", "pass"], payload))

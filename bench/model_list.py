@@ -65,6 +65,7 @@ def main() -> None:
         home = Path(folder, "models")
         lines = write_journal(home, options.versions)
         environ = {**os.environ, "GT_MODELS_HOME": str(home)}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's Python keeps what it has compiled
         bare = median_ms([sys.executable, "-c", "pass"], options.runs, environ)
         script = str(Path(sys.executable).with_name("gt-model"))
         listing = median_ms([script, "list"], options.runs, environ)

@@ -81,7 +81,7 @@ def measure(gt: Path, town: Town, role: str, source: str, pairs: int, data_home:
     state = data_home / "gastown-finetune" / "shim.state"
     state.parent.mkdir(parents=True)
     state.write_text(f"{gt}\n{sys.executable}\n{Path(gt_plugins.__file__).parent}\n")
-    base = {k: v for k, v in os.environ.items() if k != "GT_FINETUNE_SHIM"}
+    base = {k: v for k, v in os.environ.items() if k not in ("GT_FINETUNE_SHIM", "PYTHONDONTWRITEBYTECODE")}
     environ = {**base, "GT_ROLE": place.gt_role, "PWD": str(place.folder), "GT_TOWN_ROOT": str(town.root)}
     payload = json.dumps(
         {"session_id": "bench", "source": source, "hook_event_name": "SessionStart"}
