@@ -111,6 +111,14 @@ def test_the_way_from_install_to_uninstall(town: Town):
     assert "--fix" not in gone.stdout, "which mends only what was installed"
 
 
+def test_doctor_tells_a_tool_that_fails_from_one_that_answers(town: Town, tools: Path):
+    script(tools / "bd", "echo out of order >&2; exit 1")
+    script(tools / "tmux", "echo tmux 3.3")
+    found = {c["name"]: c for c in json.loads(plugins("doctor", "--json", town=town).stdout)["checks"]}
+    assert (found["bd"]["status"], found["bd"]["detail"]) == ("warn", "bd: out of order")
+    assert found["tmux"]["status"] == "ok"
+
+
 def test_errors_are_one_line_with_the_file(town: Town, tmp_path: Path, isolated: Path):
     (isolated / ".claude").mkdir()
     (isolated / ".claude/settings.json").write_text('{\n "hooks": {\n}')
@@ -183,7 +191,8 @@ def test_doctor_tells_of_no_gt_a_hanging_tool_and_broken_settings(
     monkeypatch.setattr(doctor, "ASK_SECONDS", 0.3)
     found = {c.name: c for c in doctor.examine(town)}
     assert found["gt"].status == "fail" and "no real gt" in found["gt"].detail
-    assert found["tmux"].detail == "no answer in 0.3 s" and found["bd"].detail == "bd version 1.0.0"
+    assert (found["tmux"].status, found["tmux"].detail) == ("warn", "tmux: no answer in 0.3 s")
+    assert (found["bd"].status, found["bd"].detail) == ("warn", "bd: bd version 1.0.0"), "it ended with 1"
     assert found["session-end"].status == "fail" and "line 1" in found["session-end"].detail
     assert found["consent"].status == "fail" and "gate.threshold" in found["consent"].detail
 

@@ -151,7 +151,7 @@ def test_a_role_without_sessions_is_said(town: Town, tmp_path: Path) -> None:
     code, _, told = run("--role", "deacon", *words)
     assert code == 1 and "try `gt corpus collect`" in told and "--outcomes good,unknown" in told
     code, _, told = run("--role", "boot", *words)
-    assert code == 1 and told.startswith("UserError: no example of boot was left to train on")
+    assert code == 1 and told.startswith("UserError: the corpus has no session of boot")
     code, _, told = run("--role", "king", *words)
     assert told.startswith("UserError: unknown role 'king'")
     code, _, told = run("--role", "refinery", *words)

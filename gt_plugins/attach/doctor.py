@@ -86,7 +86,9 @@ def _gt(town: Town) -> Iterator[Check]:
     elif recorded is None and record.installed(town):
         yield Check("gt", "warn", f"{path}, not the one recorded", "gt-plugins doctor --fix")
     else:
-        yield Check("gt", "ok", f"{path} ({_version([str(path), 'version'])})")
+        answers, said = _version([str(path), "version"])
+        detail, fix = f"{path} ({said})", f"see what `{path} version` does"
+        yield Check("gt", "ok", detail) if answers else Check("gt", "fail", detail, fix)
 
 
 def _shim(town: Town) -> Iterator[Check]:
@@ -183,8 +185,12 @@ def _tools(town: Town) -> Iterator[Check]:
     for name, command, status, fix in asked:
         if shutil.which(command[0]) is None:
             yield Check(name, status, f"{command[0]}: not on PATH", fix)
+            continue
+        answers, said = _version(command)
+        if answers:
+            yield Check(name, "ok", said)
         else:
-            yield Check(name, "ok", _version(command))
+            yield Check(name, status, f"{command[0]}: {said}", f"see what `{' '.join(command)}` does")
 
 
 def _beads(town: Town) -> Iterator[Check]:
@@ -242,8 +248,8 @@ def _redeploy(role: Path) -> str:
     return f"gt model rollback --role {role.name}, or deploy it again"
 
 
-def _version(command: list[str], run: Callable[..., Any] = subprocess.run) -> str:
-    """The first line that a tool says of itself, or why it says none."""
+def _version(command: list[str], run: Callable[..., Any] = subprocess.run) -> tuple[bool, str]:
+    """Whether a tool answers, and the first line that it says of itself, or why it says none."""
     try:
         done = run(
             command,
@@ -254,8 +260,8 @@ def _version(command: list[str], run: Callable[..., Any] = subprocess.run) -> st
             timeout=ASK_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return f"no answer in {ASK_SECONDS:g} s"
+        return False, f"no answer in {ASK_SECONDS:g} s"
     except OSError as error:
-        return f"cannot be run: {error.strerror}"
+        return False, f"cannot be run: {error.strerror}"
     lines = [line.strip() for line in (done.stdout or done.stderr).splitlines() if line.strip()]
-    return lines[0][:80] if lines else f"exit code {done.returncode}"
+    return done.returncode == 0, lines[0][:80] if lines else f"exit code {done.returncode}"

@@ -59,6 +59,8 @@ def dataset(
     if not made.train:
         unknown = any(reason.endswith("outcome unknown") for reason in made.card["drops"])
         mend = "; try `gt corpus collect`, `gt corpus label` or --outcomes good,unknown" if unknown else ""
+        if not made.card["drops"]:
+            raise UserError(f"the corpus has no session of {role}; see `gt corpus stats`")
         raise UserError(f"no example of {role} was left to train on; see the drops above{mend}")
 
 
