@@ -304,8 +304,9 @@ def test_deploy_and_rollback_tell_what_they_did(
     assert status["stages"][0]["version"] == "gt-ft-deacon:v1" and not status["stages"][0]["done"]
     assert call(capsys, "rollout", "advance", *place)[0] == 3
     assert "known" in call(capsys, "stale", *place)[1]
+    (town.root / "settings/finetune.toml").write_text("[consent")
     code, out, err = call(capsys, "rollback", "--role", "deacon", *place)
-    assert code == 0 and "deacon: gt-ft-deacon:v1 -> the stock agent" in out
+    assert code == 0 and "deacon: gt-ft-deacon:v1 -> the stock agent" in out, "broken settings or not"
 
 
 def test_a_load_check_that_fails_says_why(

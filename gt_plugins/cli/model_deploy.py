@@ -62,8 +62,10 @@ def rollback(
 ) -> None:
     """Put back what stood there before: the version of before, else the stock agent."""
     from ..rollout import deploy as room
+    from ..town.root import find_town
 
-    _tell(room.rollback(checked_town(town), role, stock=stock, serve=not no_serve), as_json)
+    place = find_town(town)  # broken settings keep nobody from the way back
+    _tell(room.rollback(place, role, stock=stock, serve=not no_serve), as_json)
 
 
 def _tell(done: Done, as_json: bool) -> None:
