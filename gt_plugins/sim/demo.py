@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ROLE = "deacon"
 MODEL = "gt-ft-deacon"
-DECISIONS = 600
+DECISIONS = 720
 CASES = 320
 
 

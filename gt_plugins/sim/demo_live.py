@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("demo-out-live"))
     parser.add_argument("--patrols", type=int, default=3, help="patrols that the real client runs")
     parser.add_argument("--reports", type=int, default=4, help="reports a patrol")
-    parser.add_argument("--decisions", type=int, default=600, help="decisions to learn from in all")
+    parser.add_argument("--decisions", type=int, default=720, help="decisions to learn from in all")
     parser.add_argument("--epochs", type=float, default=0.0, help="passes over the dataset (the recipe's)")
     args = parser.parse_args(argv)
     absent = missing_tools()

@@ -19,7 +19,7 @@ _DUTIES = {
     "witness": "You watch over the polecats of your rig: one report each, one decision each.",
 }
 
-_FAILS, _TERSE = 0.04, 0.3
+_FAILS, _TERSE = 0.03, 0.6
 """How often a command fails, as some do in every town, and how often it says no more than its first line."""
 _FAILURES = (
     "Error: session not found",

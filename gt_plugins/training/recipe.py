@@ -87,7 +87,7 @@ class Recipe:
         return tuple(name.strip() for name in self.targets.split(",") if name.strip())
 
 
-TINY_RECIPE = Recipe(rate=3e-3, epochs=1.2, batch_tokens=1536, checkpoint_steps=50)
+TINY_RECIPE = Recipe(rate=3e-3, epochs=1.0, batch_tokens=1536, checkpoint_steps=50)
 MOST, MOST_EPOCHS = 1_000_000_000, 10_000
 """What no run needs: a plan over so much would never be done."""
 HEAD = ("base", "preset")

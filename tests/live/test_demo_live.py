@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 def test_the_whole_thread_in_a_real_town(tools: None, tmp_path: Path) -> None:
     said: list[str] = []
-    found = demo_live.play(tmp_path / "live", said.append, patrols=1, reports=3, decisions=600)
+    found = demo_live.play(tmp_path / "live", said.append, patrols=1, reports=3, decisions=720)
     assert found["live_sessions"] >= 1, "SessionEnd of the real client fires and the session is captured"
     assert len(found["job_beads"]) == 1 and found["job_beads"][0].endswith("closed")
     assert found["prime_whole"] and found["prime_characters"] <= 10_000
