@@ -132,6 +132,7 @@ BROKEN = {
 }
 NEEDS_NEITHER = {
     "gt-plugins uninstall": "must work in a town that is broken",
+    "gt-model rollback": "the way back must be open in a town that is broken",
     "gt-plugins doctor": "finds it among its checks",
     "gt-model jobs": "a job must be seen and stopped in any case",
     "gt-model jobs list": "the same",

@@ -169,7 +169,7 @@ def test_the_default_dice_spread_the_callers() -> None:
 def test_exit_codes_and_the_one_line(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def app() -> None:
+    def app(**_: object) -> None:
         raise error
 
     with pytest.raises(SystemExit) as left:
