@@ -7,6 +7,7 @@ without typer, too, which takes a tenth of a second.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import sys
@@ -57,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of ``gt-model`` and, through the shim, of ``gt model``."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["list"]:
+        if argv is None:
+            gc.disable()  # many small objects in a process that soon ends
         from .exits import leave
         from .model_list import quick
 
