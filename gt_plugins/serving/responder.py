@@ -29,7 +29,6 @@ Block = dict[str, Any]
 MIN_REPLY = 16
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
 _ADDRESS = re.compile(r"[A-Za-z0-9][\w-]*(?:/[A-Za-z0-9][\w-]*){1,2}")
-_LONG = re.compile(r"/polecats/")
 
 
 class PromptTooLong(UserError):
@@ -235,7 +234,7 @@ def seen_in(conversation: Conversation, profile: Profile) -> frozenset[str]:
 
 def _words(texts: Sequence[str]) -> frozenset[str]:
     found = {word.rstrip("./-") for text in texts for word in _WORD.findall(text)}
-    return frozenset(found | {_LONG.sub("/", word) for word in found})
+    return frozenset(found | {word.replace("/polecats/", "/") for word in found})
 
 
 class TextPieces:

@@ -128,7 +128,7 @@ class Scrubber:
     # --- strings
 
     def _values(self, values: list[Any]) -> tuple[list[Any], Counter[str]]:
-        """JSON values scrubbed together; those in which nothing was found are the same objects."""
+        """JSON values scrubbed together; one that shares no text with what was found is the same object."""
         if len(self._plain_keys) > _CACHE:
             self._plain_keys.clear()
         leaves = _Leaves(self._plain_keys)
