@@ -200,6 +200,29 @@ def test_a_clock_that_is_off_is_named(
     assert "differ by more than 3 s; set both by NTP" in message
 
 
+def test_a_node_that_stands_still_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hivemind
+
+    from gt_plugins.training.swarm.records import make_validators
+
+    real, seen = hivemind.DHT.run, tmp_path / "started"
+
+    def run(dht: hivemind.DHT) -> None:
+        if not seen.exists():
+            seen.touch()
+            time.sleep(600)
+        real(dht)
+
+    monkeypatch.setattr(hivemind.DHT, "run", run)
+    monkeypatch.setattr("gt_plugins.training.swarm.peers.ANSWER_TIMEOUT", 1.0)
+    identity = load_identity(tmp_path / "me.key")
+    validators = make_validators(RUN, identity.peer_id, STAGE, identity)
+    with join(Place(), identity, validators, 10.0, print) as peers:
+        assert seen.exists() and peers.alive and peers.addresses
+
+
 def test_a_key_that_others_may_read_is_refused_before_anything_starts(tmp_path: Path) -> None:
     load_identity(tmp_path / "late.key").path.chmod(0o640)
     with pytest.raises(UserError, match="chmod 600"):

@@ -25,6 +25,9 @@ LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 ANSWER_TIMEOUT = 20.0
 """Seconds after which a DHT that does not answer is taken for dead."""
 PROBE_TIMEOUT = 3.0
+STARTS = 2
+"""How often the DHT's process is started. A process forked beside running threads can stand still over a
+lock that one of them held, and a busy machine can start it late: the next one does not."""
 
 
 @dataclass(frozen=True)
@@ -110,32 +113,39 @@ def join(
     """Start this peer's DHT node and join by the seeds of ``place``; without seeds it is the first peer.
 
     Raises FinetuneError within about ``timeout`` seconds where no seed can be reached, where the clocks of
-    this machine and of a seed differ too much, or where the node cannot start."""
+    this machine and of a seed differ too much, or where the node cannot start. A node that says nothing at
+    all is started once more."""
     quiet_hivemind()
     seeds = _reachable([s for s in place.seeds if not s.endswith(f"/{identity.peer_id}")], timeout, say)
     options: dict[str, Any] = {"announce_maddrs": list(place.announce)} if place.announce else {}
     if authorizer is not None:
         options["authorizer"] = authorizer
-    dht = _owned_dht()(
-        initial_peers=seeds,
-        start=False,
-        host_maddrs=list(place.host),
-        identity_path=str(identity.path),
-        check_if_identity_free=False,  # the check would open a peer with a NAT helper
-        record_validators=validators[0],
-        use_ipfs=False,
-        use_relay=False,
-        use_auto_relay=False,
-        auto_nat=False,
-        nat_port_map=False,
-        startup_timeout=timeout,
-        **options,
-    )
-    try:
-        dht.run_in_background(timeout=timeout + ANSWER_TIMEOUT)
-    except Exception as error:
-        dht.terminate()
-        raise _told(error, seeds) from None
+    owned = _owned_dht()
+
+    def start() -> DHT:
+        dht = owned(
+            initial_peers=seeds,
+            start=False,
+            host_maddrs=list(place.host),
+            identity_path=str(identity.path),
+            check_if_identity_free=False,  # the check would open a peer with a NAT helper
+            record_validators=validators[0],
+            use_ipfs=False,
+            use_relay=False,
+            use_auto_relay=False,
+            auto_nat=False,
+            nat_port_map=False,
+            startup_timeout=timeout,
+            **options,
+        )
+        try:
+            dht.run_in_background(timeout=timeout + ANSWER_TIMEOUT)
+        except Exception as error:
+            dht.terminate()
+            raise _told(error, seeds) from None
+        return dht
+
+    dht = call_with_retries(start, STARTS, 0.5)
     return Peers(dht, identity, validators[1])
 
 
@@ -181,8 +191,9 @@ def _told(error: Exception, seeds: Sequence[str]) -> FinetuneError:
     if "can't access this node" in text:
         return NonRetriableError(f"{by} cannot reach this peer; open its port, or announce the right address")
     if "bootstrap" in text:
-        return RetriableError(f"{by} did not answer as a peer; is another program or key at that address?")
-    return FinetuneError(f"this peer's DHT did not start: {text}")
+        return NonRetriableError(f"{by} did not answer as a peer; is another program or key at that address?")
+    kind = RetriableError if isinstance(error, TimeoutError) else NonRetriableError
+    return kind(f"this peer's DHT did not start: {text}")
 
 
 def quiet_hivemind() -> None:
