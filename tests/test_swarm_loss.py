@@ -48,13 +48,16 @@ class Dying(Listener):
         self.member, self.at = member, at
 
     def on_step(self, step: int, metrics: dict[str, Any]) -> None:
+        from hivemind.utils import MPFuture
+
         if step != self.at:
             return
         self.member._over.set()
         dht = self.member.peers.dht
         children = Path(f"/proc/{dht.pid}/task/{dht.pid}/children").read_text().split()
-        for pid in (dht.pid, *map(int, children)):
-            os.kill(pid, signal.SIGKILL)
+        with MPFuture._update_lock:  # shared by the peers of this one process; the dead would keep it
+            for pid in (dht.pid, *map(int, children)):
+                os.kill(pid, signal.SIGKILL)
         raise SystemExit  # past the listeners' group, which keeps exceptions from the trainer
 
 

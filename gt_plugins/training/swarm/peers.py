@@ -49,9 +49,10 @@ class Peers:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others can join by this peer."""
-        with self._pipe:
-            return tuple(str(a) for a in self._dht.get_visible_maddrs())
+        """Where others can join by this peer. Raises RetriableError where its DHT does not answer."""
+        from hivemind import DHT
+
+        return tuple(str(a) for a in self._ask("run_coroutine", DHT._get_visible_maddrs))
 
     @property
     def dht(self) -> DHT:
@@ -141,12 +142,24 @@ def join(
         try:
             dht.run_in_background(timeout=timeout + ANSWER_TIMEOUT)
         except Exception as error:
-            dht.terminate()
+            _end(dht)
             raise _told(error, seeds) from None
         return dht
 
     dht = call_with_retries(start, STARTS, 0.5)
     return Peers(dht, identity, validators[1])
+
+
+def _end(dht: DHT) -> None:
+    """End a DHT's process that did not come up. One that has said why ends by itself: killed while it still
+    holds the lock under which hivemind's processes answer, it would silence every other one for good."""
+    from hivemind.utils import MPFuture
+
+    dht.join(ANSWER_TIMEOUT if dht._ready.done() else 0)
+    if dht.is_alive():
+        dht.kill()
+        dht.join()
+        MPFuture.reset_backend()
 
 
 def _reachable(seeds: Sequence[str], timeout: float, say: Callable[[str], None]) -> list[str]:
