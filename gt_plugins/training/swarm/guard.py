@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST_WEIGHT = 2.0
 """Times the median number of tokens that one peer may count for."""
+MOST_GROWN = 20.0
+"""Times the norm of a fresh adapter that a trained one may have, for a peer that joins and has no other to
+compare with. LoRA's B begins at zero, and its length grows to some times that of A at most."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,25 @@ class Sifted:
     dropped: dict[str, str]
 
 
-def sift(offers: Mapping[str, Offer], reference: Mapping[str, Tensor] | None, norm_factor: float) -> Sifted:
-    """Drop what may not be averaged. ``reference`` is the last average, where there is one.
+def sift(
+    offers: Mapping[str, Offer],
+    reference: Mapping[str, Tensor] | None,
+    norm_factor: float,
+    fresh: Mapping[str, Tensor] | None = None,
+) -> Sifted:
+    """Drop what may not be averaged. ``reference`` is the last average, where there is one; ``fresh`` an
+    adapter as it is before training, of a peer that takes over what the others have reached: the median of
+    those that it meets says nothing where they are few.
 
     Offers have the same names and shapes (``exchange.unpack`` has seen to it)."""
     dropped = {peer: problem for peer, offer in offers.items() if (problem := _not_finite(offer.tensors))}
     kept = {peer: offer for peer, offer in offers.items() if peer not in dropped}
+    most = MOST_GROWN * norm(fresh) if fresh is not None else 0.0
+    for peer in [p for p, offer in kept.items() if most > 0 and norm(offer.tensors) > most]:
+        length = norm(kept.pop(peer).tensors)
+        dropped[peer] = (
+            f"the norm of its weights is {length:.3g}, more than {MOST_GROWN:g} times a fresh one's"
+        )
     for what, base in (("its weights", None), ("its change since the last averaging", reference)):
         if what != "its weights" and base is None:
             continue

@@ -240,11 +240,15 @@ class SwarmMember(Listener):
         return self._go_on(at, self._trainer.state.step, done, counted, state)
 
     def _caught_up(
-        self, others: Mapping[str, Peer], at: int, like: Mapping[str, Tensor]
+        self, others: Mapping[str, Peer], at: int, like: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], int, int, list[str]]:
-        """What the others went on from at border ``at``: their mean, the step, the batches dealt, and who."""
+        """What the others went on from at border ``at``: their mean, the step, the batches dealt, and who.
+        ``like`` is this peer's own fresh adapter, from which it begins with all others at the first border
+        where none of theirs can be used."""
         chosen = {i: entry for i, p in others.items() if (entry := p.at(at)) is not None}
-        kept = self._sifted(self._fetched(chosen, at, like), at, None)
+        kept = self._sifted(self._fetched(chosen, at, like), at, None, like)
+        if not kept and at == 0:
+            return like, self._trainer.state.step, 0, []
         if not kept:
             raise NonRetriableError("not one adapter of this swarm's peers can be used; see the lines above")
         entries = [chosen[i] for i in kept]
@@ -316,9 +320,13 @@ class SwarmMember(Listener):
         return {i: offer for i, offer in came.items() if isinstance(offer, guard.Offer)}
 
     def _sifted(
-        self, offers: Mapping[str, guard.Offer], at: int, reference: Mapping[str, Tensor] | None
+        self,
+        offers: Mapping[str, guard.Offer],
+        at: int,
+        reference: Mapping[str, Tensor] | None,
+        fresh: Mapping[str, Tensor] | None = None,
     ) -> dict[str, guard.Offer]:
-        sifted = guard.sift(offers, reference, self.settings.norm_factor)
+        sifted = guard.sift(offers, reference, self.settings.norm_factor, fresh)
         for peer_id, problem in sifted.dropped.items():
             self._report(peer_id, problem, at, wrong=True)
         return sifted.kept
