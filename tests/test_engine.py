@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +145,19 @@ def test_it_says_what_it_cannot_run(tmp_path: Path, lora: dict[str, Any], said: 
 
     assert said in why_not(peft_model(tmp_path, "llama", **lora))
     assert why_not(peft_model(tmp_path, "llama")) == ""
+
+
+# -- the kernels of a GPU -----------------------------------------------------------------------------
+
+
+def test_the_kernels_of_a_gpu_compute_what_the_plain_functions_do():
+    """By Triton's interpreter, on a CPU; it must be asked for before Triton is first imported."""
+    script = Path(__file__).with_name("interpreted_kernels.py")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    apart = json.loads(done.stdout)
+    assert len(apart) == 18
+    wrong = {name: value for name, value in apart.items() if not value <= 1e-6}
+    assert not wrong
+    assert all(value == 0 for name, value in apart.items() if name.startswith("nf4"))

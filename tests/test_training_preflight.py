@@ -154,6 +154,22 @@ def test_what_saves_memory_is_estimated_to_save_it() -> None:
     assert longest > gib(accumulation=64), "a piece is never smaller than a row"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "tensors", "card"),
+    [
+        (Recipe(accumulation=4, grad_checkpointing=True), 17.1, 18.7),
+        (Recipe(accumulation=4, grad_checkpointing=True, quantize="nf4"), 8.4, 11.2),
+    ],
+)
+def test_memory_is_what_a_gpu_was_measured_to_take(recipe: Recipe, tensors: float, card: float) -> None:
+    """bench/train_memory.py on an H100: rows of 4,096 tokens, half of them with loss."""
+    qwen = replace(SEVEN, family="qwen2")
+    parts = memory_parts(qwen, recipe, "cuda", 4096, 0.5)
+    own = sum(gib for name, gib in parts.items() if name not in ("CUDA", "allocator"))
+    assert own == pytest.approx(tensors, abs=0.8) and sum(parts.values()) > 0.95 * card
+    assert sum(memory_parts(SEVEN, recipe, "cuda", 4096, 0.5).values()) > sum(parts.values())
+
+
 def test_time_grows_with_tokens_and_with_checkpointing() -> None:
     fast = time_seconds(SEVEN, Recipe(), 10**6, 500, 3e14)
     assert time_seconds(SEVEN, Recipe(), 2 * 10**6, 500, 3e14) == pytest.approx(2 * fast)

@@ -65,10 +65,10 @@ def test_a_bases_own_size_chooses_the_preset(
 
 
 QWEN = {
-    "0.5b": Network(24, 896, 4864, 14, 2, 64, 151_936, True),
-    "1.5b": Network(28, 1536, 8960, 12, 2, 128, 151_936, True),
-    "3b": Network(36, 2048, 11008, 16, 2, 128, 151_936, True),
-    "7b": Network(28, 3584, 18944, 28, 4, 128, 152_064, False),
+    "0.5b": Network(24, 896, 4864, 14, 2, 64, 151_936, True, "qwen2"),
+    "1.5b": Network(28, 1536, 8960, 12, 2, 128, 151_936, True, "qwen2"),
+    "3b": Network(36, 2048, 11008, 16, 2, 128, 151_936, True, "qwen2"),
+    "7b": Network(28, 3584, 18944, 28, 4, 128, 152_064, False, "qwen2"),
 }
 
 

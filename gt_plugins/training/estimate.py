@@ -1,9 +1,10 @@
 """What a run will need, said before it starts: memory, disk, steps and time.
 
 Memory is summed from what there is to hold (weights, adapter with its optimizer, activations of one piece
-of a step, logits of the supervised tokens); time is operations over a speed. The speed is a known GPU's peak
+of a step, logits), by what the engine keeps where it runs the model, else by what the model's own forward
+does; time is operations over a speed. The speed is a known GPU's peak
 times the share that training reaches there, or what a product of matrices reaches here, times the like.
-docs/training.md compares it with what was measured.
+docs/bench-training.md compares it with what was measured.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .engine.head import LOGITS
+from .engine.layer import STRETCH
 from .recipe import Recipe
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 4 / 64
 """Bytes per weight: four bits, and an fp32 constant for each block of 64 (bitsandbytes, no double quant)."""
 CUDA_CONTEXT_GIB = 0.6
+ALLOCATOR_SHARE = 0.15
+"""Of all that is held on a GPU: what the allocator holds back besides. At most so much was measured."""
 CPU_PROCESS_GIB = 0.55
 """What torch, transformers and peft take before the first weight; measured."""
 GPU_SHARE, CPU_SHARE = 0.35, 0.45
@@ -39,6 +44,8 @@ class Network:
     head_dim: int
     vocabulary: int
     tied: bool
+    family: str = ""
+    """As ``model_type`` in a config.json calls it; nothing where nobody said."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, int]]:
@@ -130,6 +137,7 @@ def network_of(config: Mapping[str, Any]) -> Network:
         int(config.get("head_dim") or width // heads),
         int(config["vocab_size"]),
         bool(config.get("tie_word_embeddings", False)),
+        str(config.get("model_type", "")),
     )
 
 
@@ -152,18 +160,51 @@ def memory_parts(
         dense = net.linear * NF4_BYTES + net.embedding * wide
     trained = net.adapter(recipe) * (4 + 4 + 8)  # weights, gradients and AdamW's two moments, fp32
     tokens = max(math.ceil(recipe.batch_tokens / recipe.accumulation), longest)
-    logits = tokens * min(1.0, supervised) * net.vocabulary * (wide + 4 + 4)
-    return {
-        "process": CUDA_CONTEXT_GIB if gpu else CPU_PROCESS_GIB,
+    most_logits = tokens * min(1.0, supervised) * net.vocabulary
+    if _by_engine(net, recipe, device):
+        activations = _engine_bytes(net, recipe, wide, tokens)
+        logits = min(most_logits * wide, LOGITS) * (1 if gpu else 3)
+        if recipe.quantize == "nf4":
+            dense += 2 * net.ffn * net.width * wide  # the room in which one product's weights are made whole
+    else:
+        activations, logits = tokens * _activation_bytes(net, recipe, wide), most_logits * (wide + 4 + 4)
+    parts = {
         "weights": dense / GIB,
         "adapter and optimizer": trained / GIB,
-        "activations": tokens * _activation_bytes(net, recipe, wide) / GIB,
+        "activations": activations / GIB,
         "logits": logits / GIB,
     }
+    if gpu:
+        return {"CUDA": CUDA_CONTEXT_GIB, "allocator": ALLOCATOR_SHARE * sum(parts.values())} | parts
+    return {"process": CPU_PROCESS_GIB} | parts
+
+
+def _by_engine(net: Network, recipe: Recipe, device: str) -> bool:
+    """Whether the engine runs the model, as far as family, recipe and device tell (``engine.why_not``)."""
+    from .engine.network import FAMILIES
+
+    plain = recipe.dropout or recipe.dora or recipe.shard or not recipe.packing
+    precise = recipe.half(device) == device.startswith("cuda")
+    return net.family in FAMILIES and not plain and precise and device.startswith(("cuda", "cpu"))
+
+
+def _engine_bytes(net: Network, recipe: Recipe, wide: int, tokens: int) -> float:
+    """Bytes at the highest moment of the engine's backward: what all layers keep (``engine.layer.Kept``), and
+    what one layer works with."""
+    q, kv = net.heads * net.head_dim, net.kv_heads * net.head_dim
+    turned, stream = q + 2 * kv, net.width
+    if recipe.grad_checkpointing:
+        kept = stream + q
+        stretch = min(1.0, 2 * STRETCH / tokens)
+        works = 3 * turned + 4 * stream + stretch * (3 * net.ffn + 2 * stream)
+    else:
+        kept = 2 * stream + turned + q + 2 * net.ffn
+        works = net.ffn + 6 * stream
+    return float(tokens * wide * (net.layers * kept + works))
 
 
 def _activation_bytes(net: Network, recipe: Recipe, wide: int) -> float:
-    """Bytes per token that a forward pass leaves for the backward one.
+    """Bytes per token that the forward of transformers leaves for its backward.
 
     In a block: the two norms' inputs and outputs, q, k, v and attention's output, gate, up, their product;
     and what an adapter keeps. With checkpointing only each block's input, and one block whole."""

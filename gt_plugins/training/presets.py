@@ -2,8 +2,8 @@
 
 A preset is chosen by the base's own number of parameters, read from its ``config.json``; ``preset`` in a
 recipe file or ``--preset`` names another. What memory each needs is what ``--estimate`` computes for that
-size with pieces of 4,096 tokens (8,192 for the smallest), half of them with loss: each is meant for one GPU
-of 24 GiB. On a larger one ``--accumulation 1 --no-grad-checkpointing`` is faster.
+size with rows of at most 4,096 tokens, half of them with loss: each is meant for one GPU of 24 GiB. On a
+larger one ``--accumulation 1 --no-grad-checkpointing`` is faster.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ class Preset:
 
 
 _BIG = Recipe()
-_SAVING = replace(_BIG, accumulation=4, grad_checkpointing=True)
 PRESETS = {
     p.name: p
     for p in (
         Preset("tiny", 0.003, TINY_RECIPE, 1, 1),
-        Preset("0.5b", 0.5, replace(_BIG, accumulation=2), 18, 18),
-        Preset("1.5b", 1.5, replace(_BIG, accumulation=4), 18, 16),
-        Preset("3b", 3.0, _SAVING, 11, 8),
-        Preset("7b", 7.0, replace(_SAVING, rate=1e-4), 21, 12),
+        Preset("0.5b", 0.5, _BIG, 14, 14),
+        Preset("1.5b", 1.5, replace(_BIG, accumulation=2), 17, 15),
+        Preset("3b", 3.0, replace(_BIG, accumulation=4), 18, 14),
+        Preset("7b", 7.0, replace(_BIG, accumulation=4, grad_checkpointing=True, rate=1e-4), 21, 11),
     )
 }
 

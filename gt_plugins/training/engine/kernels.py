@@ -1,5 +1,6 @@
-"""SwiGLU on a GPU, with what LoRA adds to gate and up made in passing: one reading of the widest matrix of a
-layer instead of three. In place, which the compiler's own kernels are slow at.
+"""SwiGLU and residuals on a GPU, with what LoRA adds to their inputs made in passing: one reading of a
+layer's widest matrices instead of three. SwiGLU's backward is in place, which the compiler's own kernels are
+slow at, as they are at putting the gradients of turned heads side by side.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from .projection import Lift
 
 PLAIN = (4, 512, 8)
-FORWARD = (32, 128, 4)
+FORWARD = ADD = (32, 128, 4)
 BACKWARD = (16, 256, 8)
 """Tokens and columns of a tile, and warps: the fastest of two dozen on an H200 at 8,192 × 18,944; PLAIN is
 where nothing is added in passing."""
+TURN = 16
+"""Tokens of a tile whose heads are turned back."""
 LEAST_RANK = 16
 """Matrix units want at least so many; what is missing is read as zeros."""
 
@@ -95,8 +98,8 @@ def _launch(  # type: ignore[no-untyped-def]
     tokens = y.shape[0]
     at_once, columns, warps = tile if lift else PLAIN
     grid = (triton.cdiv(tokens, at_once), triton.cdiv(width, columns))
-    rank = lift.first.shape[1] if lift else 1
-    at = (lift.first_at, lift.second_at, lift.first, lift.second) if lift else (0, 0, y, y)
+    rank = lift.rank if lift else 1
+    at = (*lift.at, *lift.b) if lift else (0, 0, y, y)
     kernel[grid](
         *(y, other, tokens, width, y.stride(0), *at, rank),
         LIFT=lift is not None,
@@ -119,3 +122,68 @@ def swiglu(y: Tensor, width: int, lift: Lift | None) -> Tensor:
 def swiglu_backward(y: Tensor, dact: Tensor, width: int, lift: Lift | None) -> None:
     """``pointwise.swiglu_backward``; ``dact`` is contiguous."""
     _launch(_backward, y, dact, width, lift, BACKWARD)
+
+
+@triton.jit
+def _add(  # type: ignore[no-untyped-def]
+    x, y, out, tokens, width, stride, at, b, rank,
+    RANK: tl.constexpr, TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    rows = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < width
+    mask = (rows < tokens)[:, None] & inside[None, :]
+    place = rows[:, None] * width + columns[None, :]
+    value = tl.load(y + rows[:, None] * stride + columns[None, :], mask, other=0.0).to(tl.float32)
+    known = tl.minimum(rows, tokens - 1)
+    value = _lifted(value, y + at, known, columns, inside, stride, b, rank, RANK)
+    value += tl.load(x + place, mask, other=0.0).to(tl.float32)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask)
+
+
+def add(x: Tensor, y: Tensor, lift: Lift) -> Tensor:
+    """``pointwise.add`` of a contiguous ``x`` [tokens, width], with what the one pair adds to ``y``."""
+    import torch
+
+    out = torch.empty_like(x)
+    (tokens, width), (at_once, columns, warps) = x.shape, ADD
+    _add[(triton.cdiv(tokens, at_once), triton.cdiv(width, columns))](
+        *(x, y, out, tokens, width, y.stride(0), lift.at[0], lift.b[0], lift.rank),
+        RANK=max(LEAST_RANK, triton.next_power_of_2(lift.rank)),
+        TOKENS=at_once,
+        COLUMNS=columns,
+        num_warps=warps,
+    )
+    return out
+
+
+@triton.jit
+def _turn_back(  # type: ignore[no-untyped-def]
+    grad, of_token, of_head, cos, sin, out, stride, tokens, half,
+    HALF: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    rows = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    head, columns = tl.program_id(1), tl.arange(0, HALF)
+    mask = (rows < tokens)[:, None] & (columns < half)[None, :]
+    at = grad + rows[:, None] * of_token + head * of_head + columns[None, :]
+    a = tl.load(at, mask, other=0.0).to(tl.float32)
+    b = tl.load(at + half, mask, other=0.0).to(tl.float32)
+    angle = rows[:, None] * (2 * half) + columns[None, :]
+    c = tl.load(cos + angle, mask, other=0.0).to(tl.float32)
+    s = tl.load(sin + angle, mask, other=0.0).to(tl.float32)
+    to = out + rows[:, None] * stride + head * (2 * half) + columns[None, :]
+    tl.store(to, (a * c + b * s).to(out.dtype.element_ty), mask)
+    tl.store(to + half, (b * c - a * s).to(out.dtype.element_ty), mask)
+
+
+def turn_back(grad: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """The gradient of turned heads [tokens, heads, width], turned back, into the columns ``out``, a part of a
+    wider matrix; ``cos`` and ``sin`` are contiguous [tokens, width]."""
+    tokens, heads, width = grad.shape
+    grad = grad if grad.stride(2) == 1 else grad.contiguous()
+    _turn_back[(triton.cdiv(tokens, TURN), heads)](
+        *(grad, grad.stride(0), grad.stride(1), cos, sin, out, out.stride(0), tokens, width // 2),
+        HALF=triton.next_power_of_2(width // 2),
+        TOKENS=TURN,
+        num_warps=4,
+    )

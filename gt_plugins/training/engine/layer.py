@@ -107,8 +107,9 @@ def _mlp(layer: Layer, middle: Tensor, normed: Tensor) -> tuple[Tensor, Tensor, 
     """The stream after the MLP, the gate,up product, and the down projection's x·Aᵀ."""
     lift = layer.gate_up.lift()
     gate_up = layer.gate_up.forward(normed, bare=lift is not None)
-    down = layer.down.forward(swiglu(gate_up, layer.gate_up.outputs // 2, lift))
-    return add(middle, down[:, : layer.down.outputs]), gate_up, down[:, layer.down.outputs :].clone()
+    act, of_down = swiglu(gate_up, layer.gate_up.outputs // 2, lift), layer.down.lift()
+    down = layer.down.forward(act, bare=of_down is not None)
+    return add(middle, down, of_down), gate_up, down[:, layer.down.outputs :].clone()
 
 
 def _parts(layer: Layer, x: Tensor) -> list[slice]:

@@ -59,7 +59,10 @@ class Network:
         self._body, self._config = base.model, base.config
         self._head = base.lm_head.weight
         workspace = Workspace()
-        self.layers = [_layer(layer, base.config, adapter, workspace) for layer in base.model.layers]
+        self.layers: list[Layer] = []
+        for layer in base.model.layers:
+            self.layers.append(_layer(layer, base.config, adapter, workspace))
+            _give_back(self._head)
         self._trained = [p for layer in self.layers for p in layer.parameters()]
         self._seen = -1
 
@@ -95,6 +98,15 @@ def row_loss(network: Network, rows: Sequence[Row], device: str) -> tuple[Tensor
     """(summed loss of rows, number of supervised tokens)."""
     packed = pack(rows).to(device)
     return network.loss(packed), int(packed.wanted.numel())
+
+
+def _give_back(like: Tensor) -> None:
+    """Give a GPU's memory of the weights that were put together anew back, layer by layer: the allocator
+    would hold room for the whole base twice."""
+    import torch
+
+    if like.is_cuda:
+        torch.cuda.empty_cache()
 
 
 def _final_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

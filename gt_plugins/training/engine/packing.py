@@ -45,18 +45,20 @@ class Packed:
 
 def pack(rows: Sequence[Row]) -> Packed:
     """Rows of any lengths as one sequence. A row's first token is never wanted: nothing comes before it."""
+    import numpy as np
     import torch
 
     lengths = tuple(len(row.ids) for row in rows)
-    ids = torch.tensor([i for row in rows for i in row.ids], dtype=torch.long)
-    positions = torch.cat([torch.arange(n) for n in lengths])
-    bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    at: list[int] = []
-    begin = 0
-    for row, length in zip(rows, lengths, strict=True):
-        at += [begin + i - 1 for start, end in row.spans for i in range(max(1, start), end)]
-        begin += length
-    where = torch.tensor(at, dtype=torch.long)
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    ids = torch.from_numpy(np.concatenate([np.asarray(row.ids, dtype=np.int64) for row in rows]))
+    positions = torch.from_numpy(np.concatenate([np.arange(n) for n in lengths]))
+    bounds = torch.from_numpy(starts.astype(np.int32))
+    at = [
+        begin + np.arange(max(1, start), end) - 1
+        for begin, row in zip(starts, rows, strict=False)
+        for start, end in row.spans
+    ]
+    where = torch.from_numpy(np.concatenate(at or [np.zeros(0, dtype=np.int64)]))
     return Packed(ids, positions, bounds, lengths, where, ids[where + 1])
 
 

@@ -93,9 +93,17 @@ def add_rms_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> tuple[T
 
 
 @fused
-def add(x: Tensor, more: Tensor) -> Tensor:
-    """x + more, where more may be part of a wider matrix."""
+def _add(x: Tensor, more: Tensor) -> Tensor:
     return x + more
+
+
+def add(x: Tensor, y: Tensor, lift: Lift | None) -> Tensor:
+    """x + the first columns of ``y``, with what LoRA adds to those where that is still to be added."""
+    if lift is None:
+        return _add(x, y[:, : x.shape[1]])
+    from . import kernels
+
+    return kernels.add(x, y, lift)
 
 
 @fused
@@ -169,9 +177,28 @@ def split_heads_backward(
     """The gradient of the product ``y``, followed by ``y``'s own last columns."""
     import torch
 
+    if y.is_cuda and not norms:
+        return _side_by_side(y, grads, cos, sin, heads)
     dq, dk = _turned_back(grads[0], grads[1], y, cos, sin, heads, norms, eps)
     parts = [d.reshape(y.shape[0], -1) for d in (dq, dk, grads[2])]
     return torch.cat((*parts, y[:, heads.outputs :]), dim=1)
+
+
+def _side_by_side(
+    y: Tensor, grads: tuple[Tensor, Tensor, Tensor], cos: Tensor, sin: Tensor, heads: Heads
+) -> Tensor:
+    """``split_heads_backward`` without norms: each part is written where it belongs."""
+    import torch
+
+    from . import kernels
+
+    out = torch.empty_like(y)
+    queries, values = heads.query_outputs, heads.outputs - heads.keys * heads.width
+    kernels.turn_back(grads[0], cos, sin, out[:, :queries])
+    kernels.turn_back(grads[1], cos, sin, out[:, queries:values])
+    out[:, values : heads.outputs].unflatten(1, (heads.keys, heads.width)).copy_(grads[2])
+    out[:, heads.outputs :].copy_(y[:, heads.outputs :])
+    return out
 
 
 # -- SwiGLU -----------------------------------------------------------------------------------------

@@ -43,13 +43,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Lift:
-    """Of two layers that share an input: in which columns of the product their pairs' x·Aᵀ begin, and the
-    scaled B of each, [outputs, rank]."""
+    """Of one layer, or of two that share an input: in which columns of the product their pairs' x·Aᵀ begin,
+    and the scaled B of each, [outputs, rank]."""
 
-    first_at: int
-    second_at: int
-    first: Tensor
-    second: Tensor
+    at: tuple[int, ...]
+    b: tuple[Tensor, ...]
+
+    @property
+    def rank(self) -> int:
+        return int(self.b[0].shape[1])
 
 
 LARGEST_LIFT = 64
@@ -141,26 +143,20 @@ class Projection:
         """[outputs + tail, width]: the layers' weights, whole, and the pairs' A."""
         if self._matrix is not None:
             return self._matrix
-        from bitsandbytes.functional import dequantize_4bit
-
         whole = self._workspace.take(self.outputs + self.tail, self.width, self._a)
         for place, module in zip(self._rows, self._modules, strict=True):
-            weight, rows = _base(module).weight, whole[place]
-            if rows.is_cuda:
-                dequantize_4bit(weight.data, weight.quant_state, out=rows)
-            else:  # bitsandbytes writes into a given place on a GPU only
-                rows.copy_(dequantize_4bit(weight.data, weight.quant_state))
+            _unpack(_base(module).weight, whole[place])
         whole[self.outputs :].copy_(self._a)
         return whole
 
     def lift(self) -> Lift | None:
-        """What is to be added to the products of two layers, for a kernel that does it in passing; None
-        where ``forward`` adds it."""
-        alike = len(self.pairs) == len(self._rows) == 2 and self.pairs[0].rank == self.pairs[1].rank
-        if self.merged or not alike or not self._a.is_cuda or self.pairs[0].rank > LARGEST_LIFT:
+        """What is to be added to the product, for a kernel that does it in passing; None where ``forward``
+        adds it."""
+        ranks = {pair.rank for pair in self.pairs}
+        alike = len(self.pairs) == len(self._rows) and len(ranks) == 1
+        if self.merged or not alike or not self._a.is_cuda or max(ranks) > LARGEST_LIFT:
             return None
-        at = [self.outputs + pair.tail for pair in self.pairs]
-        return Lift(at[0], at[1], self._b[0], self._b[1])
+        return Lift(tuple(self.outputs + pair.tail for pair in self.pairs), tuple(self._b))
 
     def forward(self, x: Tensor, bare: bool = False) -> Tensor:
         """[tokens, outputs + tail]: the layers' outputs, then x·Aᵀ of each pair. ``bare``: what B makes of
@@ -214,6 +210,20 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
         return torch.mm(a, b, out_dtype=torch.float32).mul_(scale)
     product = torch.mm(a, b).float()
     return product if scale == 1.0 else product.mul_(scale)
+
+
+def _unpack(weight: Any, out: Tensor) -> None:
+    """A weight in 4 bits, made whole in ``out``."""
+    state = weight.quant_state
+    if out.is_cuda:
+        from . import nf4
+
+        if nf4.can_make(weight.data, state):
+            nf4.make_whole(weight.data, state, out)
+            return
+    from bitsandbytes.functional import dequantize_4bit
+
+    out.copy_(dequantize_4bit(weight.data, state))
 
 
 def _base(module: Any) -> Any:
