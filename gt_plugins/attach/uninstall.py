@@ -68,7 +68,8 @@ def _take_back(piece: record.Placed) -> str:
     how = pieces.take_back(piece)
     if how == "left":
         return f"left, because it was changed since the install: {piece.edit.path}"
-    return f"{how}: {piece.edit.path}"
+    hint = " (an open shell still looks for it there until `hash -r`)" if piece.kind == pieces.SHIM else ""
+    return f"{how}: {piece.edit.path}{hint}"
 
 
 def _beads(town: Town, known: record.TownRecord) -> list[str]:

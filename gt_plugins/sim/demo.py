@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..durable import write_json
+from ..durable import write_json, write_text
 from ..errors import FinetuneError
 from ..town.root import Town
 
@@ -39,6 +39,8 @@ ROLE = "deacon"
 MODEL = "gt-ft-deacon"
 DECISIONS = 720
 CASES = 320
+EXAMPLE_KEY = "e8" * 32
+"""The example town's key of surrogates, public as all of that town: with it a run can be repeated."""
 
 
 @dataclass
@@ -164,6 +166,8 @@ def make_town(stage: Stage, decisions: int) -> list[Written]:
         (stage.town.root / folder).mkdir(parents=True)
     write_json(stage.town.root / "mayor/town.json", {"type": "town", "version": 2, "name": "example"})
     write_json(stage.town.root / "mayor/rigs.json", {"version": 1, "rigs": {"demo": {}}})
+    # a real town's key is drawn at random; with one of its own each run would train on other surrogates
+    write_text(stage.town.own_dir(stage.town.finetune_dir) / "scrub.key", f"{EXAMPLE_KEY}\n")
     projects = stage.home / ".claude" / "projects"
     found = write_sessions(stage.town, projects, ROLE, decisions)
     planted = [p for w in found for p in w.planted]
