@@ -223,3 +223,23 @@ def test_the_plain_scrubber_keeps_helpers_away(
     monkeypatch.setattr(helpers, "FROM_BYTES", 0)
     monkeypatch.setattr(helpers, "helper_count", lambda: pytest.fail("asked for helpers"))
     assert capture(town, place.parent, scrubber=PlainScrubber()).captured == 1
+
+
+@pytest.mark.parametrize("cwd", ["/a\0b", "/a\ud800b", "/" + "x" * 9000, "~", ""])
+def test_a_folder_that_no_system_has(town: Town, place: Path, cwd: str) -> None:
+    line = {"type": "user", "cwd": cwd, "sessionId": SESSION, "message": {"role": "user", "content": "hi"}}
+    (place / f"{SESSION}.jsonl").write_text(json.dumps(line) + "\n")
+    report = capture(town, place.parent)
+    assert report.captured == 1 and report.skipped["foreign"] == 1
+    assert set(sessions(town)) == {GOOD}
+
+
+def test_odd_notes_in_the_spool_stop_nothing(town: Town, place: Path) -> None:
+    spool = town.own_dir(town.spool_dir)
+    for number, path in enumerate(("/a\0b", "/a\ud800b", "relative", "/" + "x" * 9000, 5)):
+        (spool / f"{number}.json").write_text(json.dumps({"path": path, "cwd": "/a\0b", "gt_role": "\0"}))
+    (spool / "torn.json").write_bytes(b'\xff{"path"')
+    (spool / "folder.json").mkdir()
+    report = capture(town, place.parent)
+    assert report.captured == 1 and report.skipped["spool_entry"] == 5
+    assert sorted(path.name for path in spool.iterdir()) == ["3.json", "folder.json"]

@@ -30,6 +30,14 @@ class Hint:
     cwd: str = ""
 
 
+def is_path(text: str) -> bool:
+    """Whether the system could have such a path at all; what stands in a file may be anything."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a UTF-16 pair
+        return False
+
+
 class Belonging:
     """What one sweep knows of the town; the events are read when first needed."""
 
@@ -84,7 +92,7 @@ class Belonging:
         return beads_of(self._work.get(identity, []), session.started, session.ended) if identity else ()
 
     def _in_town(self, cwd: str) -> bool:
-        if not os.path.isabs(cwd):
+        if not os.path.isabs(cwd) or not is_path(cwd):
             return False
         real = os.path.realpath(cwd)
         return real == self.root or real.startswith(self.root + os.sep)

@@ -26,7 +26,7 @@ from ..town.root import Town
 from ..transcripts.sources import Head, TranscriptSource, transcript_sources
 from . import consent as consents
 from . import helpers as helping
-from .belonging import STORED, Belonging, Hint
+from .belonging import STORED, Belonging, Hint, is_path
 from .lock import sweep_lock
 from .reading import FileRead, Reader, Ready, Scrubs, asked
 from .store import Seen, Store, key_of
@@ -205,7 +205,8 @@ class _Sweep:
         """Spool entries that this sweep has not dealt with, oldest first."""
         if not self.town.spool_dir.is_dir():
             return []
-        names = sorted(e.name for e in os.scandir(self.town.spool_dir) if e.name.endswith(".json"))
+        found = os.scandir(self.town.spool_dir)
+        names = sorted(e.name for e in found if e.name.endswith(".json") and e.is_file())
         fresh = [n for n in names if n not in self.handled and not n.startswith(".")]
         return [self.town.spool_dir / name for name in fresh]
 
@@ -230,7 +231,7 @@ class _Sweep:
             return True
         self._tell_plugins(record)
         source = next((s for s in self.sources if s.name == record.get("source", "claude")), None)
-        if source is None or not path.is_absolute():
+        if source is None or not path.is_absolute() or not is_path(str(path)):
             self.skipped["spool_entry"] += 1
             return True
         return self._file(source, path, hint) or old

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .judge import PASSWORD, TOKEN, is_code, is_placeholder, is_secret, key_strength, looks_random
+from .judge import FOREIGN, PASSWORD, TOKEN, is_code, is_placeholder, is_secret, key_strength, looks_random
 from .layers import Hit
 from .scan import entropy, word, word_left
 
 KEYWORDS: tuple[str, ...] = tuple(
     (
-        'motdepasse|pwd|pswd|pw|pin=|pin:|pin"|pin\\"|secret|token|credential|creds|apikey|api_key|api-key|'
+        'motdepasse|kennwort|contrasena|senha|wachtwoord|pwd|pswd|pw|pin=|pin:|pin"|pin\\"|secret|token|credential|creds|apikey|api_key|api-key|'
         "api key|accesskey|access_key|access-key|access key|privatekey|private_key|private-key|private key|"
         "signing_key|"
         "signingkey|signing-key|encryption_key|encryptionkey|encrypt_key|master_key|masterkey|auth|account_key|"
@@ -69,10 +69,29 @@ _GAP = re.compile(
     r"[ \t]{1,40}"
     r"(?P<verb>(?:(?:(?:was|is|has been) )?(?:changed|set|reset|updated) to|is|was|as)[ \t:]{1,3})?(?=\S)"
 )
+_END_OF_LINE = r"[ \t]{0,6}(?:\r?\n|\\+n)[ \t]{0,16}"
+_BLOCK = re.compile(rf"[ \t]{{0,6}}[|>][-+]?{_END_OF_LINE}(?<=[ \t])")
+_ITEM = re.compile(rf"(?:{_END_OF_LINE}-[ \t]{{1,4}}|[ \t]{{0,6}}\[\s{{0,8}})(?=\S)")
+_NEXT_ITEM = re.compile(rf"\\{{0,8}}[\"'`]?(?:{_END_OF_LINE}-[ \t]{{1,4}}|\s{{0,4}},\s{{0,8}})(?=\S)")
+_MOST_ITEMS = 40
+_RULE_OF_LENGTH = re.compile(r"[a-z_]+[:=][\d,]+")
+"""``min:8``: what a form asks of a password."""
+_FOR = re.compile(
+    r"[ \t](?:for|of|to|on)[ \t](?:[^\s:=\x00]{1,40}[ \t]){0,5}?"
+    r"(?:[^\s:=\x00]{1,40}[ \t]?[:=]|is|was)[ \t]{1,3}(?=\S)"
+)
+_FOREIGN = re.compile(
+    r"[\"'\u201d]?\s{0,2}(?:[:=\uff1a\uff1d是为は]|=>)\s{0,2}[\"'\u201c]?"
+    r"([^\s\"'\u201c\u201d,;\uff0c\u3002\uff1b]{6,128})"
+)
 _LOGIN_PAIR = re.compile(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\x1b\"'`\\,;]{6,128})")
 _OPENING = re.compile(r"[fbruFBRU]{0,2}(\\{0,8})(\"\"\"|[\"'`])")
 _LITERAL_BARE = re.compile(r"[^\s\x1b\"'`\\\x00]{1,2048}")
-_BARE = re.compile(r"(?:[^\s\x1b\"'`,;&|<>(){}\[\]\\\x00]|\$\{|\{\{){1,2048}")
+_BARE = re.compile(
+    r"(?:[^\s\x1b\"'`,;&|<>(){}\[\]\\\x00]|\$\{|\{\{|"
+    r"&(?!&|amp;|lt;|gt;|quot;|#|[\w.%-]{1,40}=)(?=[^\s\x1b\"'`\\\x00])){1,2048}"
+)
+"""To whatever ends a word in code, a query, a shell or prose."""
 _ENCODED = re.compile(
     r"(?:[A-Za-z0-9._~!*+/=-]|%(?!26|22|20|0[AaDd]|7[Dd]|2[Cc]|3[Bb])[0-9A-Fa-f]{2}){1,1024}"
 )
@@ -82,7 +101,7 @@ _CONFIGURE = re.compile(
     r"\b(?:set|config|configure|add|put|create)\s+(?:\S+\s+)?(?:-\S+\s+)?[\w./:@-]{0,60}$"
 )
 _LINE_START = re.compile(
-    r"(?:^|\n|\\n)[ \t]*(?:[-+#>]\s{0,16}|\d{1,6}(?:→|\t|\\t|:)\s*)?"
+    r"(?:^|\n|\\n)\ufeff?[ \t]*(?:[-+#>]\s{0,16}|\d{1,6}(?:→|\t|\\t|:)\s*)?"
     r"(?:export |set |ENV |ARG |- )?[\"']?$"
 )
 _TRAIL = ".,:;"
@@ -119,6 +138,10 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     strength = key_strength(key) or (PASSWORD if key.lower() == "identified by" else 0)
     if not strength or text[left - 3 : left] == "://":
         return 0
+    items = _items(text, stop, key, strength)
+    if items:
+        out += items
+        return items[-1].end
     pair = "cred" in key.lower()
     value, strict, literal = _read(text, left, stop, key, 0 if pair else _LEAST[strength])
     if value is None:
@@ -126,9 +149,7 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     if pair and not value.quoted:
         return _login_pair(text, value.start, out)
     if strict:
-        good = looks_random(value.text, 6 if strength == PASSWORD else 12) and not (
-            is_placeholder(value.text) or is_code(value.text)
-        )
+        good = _is_plainly(value.text, strength)
     else:
         good = is_secret(strength, key, value.text, value.quoted, literal)
     if good:
@@ -136,6 +157,44 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
         out.append(Hit(value.start, value.end, "number" if number else kind_of(key, strength)))
         return value.end
     return _after(value.start, value.end)
+
+
+def _is_plainly(value: str, strength: int) -> bool:
+    """Whether ``value`` is a secret of a key, though nothing says what it is or where it ends."""
+    least = 6 if strength == PASSWORD else 12
+    return looks_random(value, least) and not (is_placeholder(value) or is_code(value))
+
+
+def _items(text: str, stop: int, key: str, strength: int) -> list[Hit]:
+    """The secrets in a list, or in the block of lines, that is a key's value: YAML, JSON, TOML, code."""
+    at = _ASSIGN.match(text, stop)
+    if at is None or at["op"] not in (":", "="):
+        return []
+    opening = _ITEM.match(text, at.end("op")) or _BLOCK.match(text, at.end("op"))
+    found: list[Hit] = []
+    for _ in range(_MOST_ITEMS):
+        if opening is None:
+            break
+        value = _value(text, opening.end(), any(c in opening[0] for c in "-|>"), False)
+        if value is None:
+            break
+        if _is_plainly(value.text, strength) and not _RULE_OF_LENGTH.fullmatch(value.text):
+            found.append(Hit(value.start, value.end, kind_of(key, strength)))
+        opening = _NEXT_ITEM.match(text, value.end)
+    return found
+
+
+def find_foreign(text: str) -> list[Hit]:
+    """Passwords behind the words of :data:`FOREIGN`, which stand in no automaton."""
+    found = []
+    for name in FOREIGN:
+        at = text.find(name)
+        while at >= 0:
+            match = _FOREIGN.match(text, at + len(name))
+            if match is not None and _is_plainly(match[1], PASSWORD):
+                found.append(Hit(match.start(1), match.end(1), "password"))
+            at = text.find(name, at + len(name))
+    return found
 
 
 def _after(start: int, end: int) -> int:
@@ -202,6 +261,9 @@ def _read(text: str, left: int, stop: int, key: str, least: int) -> tuple[_Value
     at = _ARGUMENT.match(text, stop)
     if at is not None:
         return _value(text, at.end(), False, False), True, False
+    far = _FOR.match(text, stop)
+    if far is not None and not key.startswith("-") and key_strength(key) == PASSWORD:
+        return _value(text, far.end(), False, False), True, False
     return _after_gap(text, left, stop, key)
 
 

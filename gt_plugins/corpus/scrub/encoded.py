@@ -1,7 +1,8 @@
-"""Base64 that holds a secret: ``user:password``, a dotenv file, a key, a JSON document.
+"""Base64 and hexadecimal digits that hold a secret: ``user:password``, a dotenv file, a key, a JSON document.
 
-Candidates are runs of letters and digits of 12 characters and more; those of one case (words, hashes) are
-passed over at once, those that do not decode to plain text (digests, images, identifiers) right after.
+What they decode to is text in UTF-8, or in UTF-16 as PowerShell has it. Candidates are runs of letters and
+digits of 12 characters and more; those of one case (words, hashes) are passed over at once, those that do not
+decode to text (digests, images, identifiers) right after.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import lru_cache
 from .judge import is_placeholder, looks_random
 from .layers import Hit
 from .scan import Automaton, Haystack, word_left
-from .surrogates import decode_base64
+from .surrogates import decode_base64, plain_text
 
 CANDIDATE = "a" * 12
 """In the class form of a text: the literal that a run is found by."""
@@ -28,7 +29,8 @@ _BARE_RULES = re.compile(
     r"sl\.[\w=-]{120,})(?![\w.])",
     re.ASCII,
 )
-_PRINTABLE = frozenset(range(32, 127)) | {9, 10, 13}
+_HEX_TEXT = re.compile(r"(?:[2-7][0-9a-f]|0[9ad]){12,}(?![0-9a-z])", re.IGNORECASE)
+"""Digits of nothing but printable ASCII: no hash is so."""
 
 
 def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
@@ -42,6 +44,10 @@ def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
         probe = text[start : start + 12]
         if start >= 18 and text[start - 1] == "." and _bare(text, start - 18, out):
             done = start + 12  # a run of one case, but the tail of a key that has a dot in it
+        elif (digits := _HEX_TEXT.match(text, start)) is not None:
+            done = digits.end()
+            if inner(bytes.fromhex(digits[0]).decode("ascii")):
+                out.append(Hit(start, done, "hex"))
         elif not (probe.islower() or probe.isdecimal() or probe.isupper()):
             done = _one_run(text, start, done, inner, out)
     return out
@@ -97,13 +103,11 @@ def _judge_run(text: str, begin: int, end: int, inner: Callable[[str], bool], ou
 
 
 def _plain_text(run: str) -> str | None:
-    """What ``run`` decodes to, if that is printable ASCII."""
+    """What ``run`` decodes to, if that is text."""
     if not 12 <= len(run.rstrip("=")) <= _LIMIT:
         return None
     head = decode_base64(run[:64] if len(run) > 64 else run)
-    if head is None or not head.isascii() or not _PRINTABLE.issuperset(head):
+    if head is None or (len(run) > 64 and plain_text(head, cut=True) is None):
         return None
     raw = decode_base64(run)
-    if raw is None or not _PRINTABLE.issuperset(raw):
-        return None
-    return raw.decode("ascii")
+    return plain_text(raw) if raw is not None else None

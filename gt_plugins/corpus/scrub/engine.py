@@ -272,7 +272,7 @@ class Scrubber:
         return found
 
     def _find_encoded(self, text: str, depth: int) -> list[_Found]:
-        """Base64 in which any layer finds something, and what is known by its own encoding."""
+        """Base64 and hexadecimal digits in which any layer finds something; keys of a form of their own."""
         layers: list[str] = []
 
         def holds(plain: str) -> bool:
@@ -284,7 +284,7 @@ class Scrubber:
         first = self.layers[0].name if self.layers else ""
         names = iter(layers)
         return [
-            _Found(h.start, h.end, h.kind, next(names, first) if h.kind == "base64" else first, 0)
+            _Found(h.start, h.end, h.kind, next(names, first) if h.kind in ("base64", "hex") else first, 0)
             for h in hits
         ]
 

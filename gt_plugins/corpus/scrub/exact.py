@@ -48,6 +48,10 @@ _KEPT_HOSTS = frozenset(
 )
 
 
+_GLUE = ("-", "_", ".", "", "%20", "+", "\n", "\\n", "\t", "  ", "\n  ", "\n    ", "\u00a0")
+"""What may stand for the space in a name: in a file's or an account's name, an address, a wrapped text."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     value: str
@@ -88,11 +92,10 @@ def _forms(want: _Wanted) -> set[str]:
     value = want.value
     forms = {value}
     if want.kind in ("person", "denied") and " " in value:
-        forms |= {value.replace(" ", glue) for glue in ("-", "_", ".", "%20", "+")}
-        forms.add(value.replace(" ", ""))
+        forms |= {value.replace(" ", glue) for glue in _GLUE}
     if want.kind == "person" and value.count(" ") == 1:
         first, last = value.split(" ")
-        forms |= {f"{last}, {first}", f"{last}.{first}"}
+        forms |= {f"{last}{glue}{first}" for glue in (", ", ".", "_", "-", " ", "")}
     if want.kind == "secret":
         forms |= _encodings(value)
     return {f for f in forms if len(f) >= 3}

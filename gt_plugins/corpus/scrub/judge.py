@@ -21,7 +21,8 @@ _QUALIFIERS = frozenset(
     "here".split()
 )
 _PASSWORD_WORDS = frozenset(
-    "password passwd passwort passphrase passcode pwd pass pw pswd psw pin mysqlpwd motdepasse".split()
+    "password passwd passwort passphrase passcode pwd pass pw pswd psw pin mysqlpwd motdepasse "
+    "kennwort contrasena senha wachtwoord passwords passwds passphrases".split()
 )
 _TOKEN_WORDS = frozenset("secret token apikey credential credentials creds jwt authorization auth".split())
 _KEY_PAIRS = frozenset(
@@ -30,6 +31,12 @@ _KEY_PAIRS = frozenset(
     "cipher decryption salt integration ingest write admin rpc client server bot certificate "
     "preshared".split()
 )
+FOREIGN: tuple[str, ...] = tuple(
+    "пароль Пароль 密码 密碼 口令 パスワード 비밀번호 hasło Hasło contraseña Contraseña "
+    "lösenord Lösenord".split()
+)
+"""Passwords in scripts and with letters that no keyword has."""
+_TOKENS = frozenset("access refresh auth api bearer id session secret".split())
 _NO_TOKEN = frozenset(
     "next page continuation sync pad eos bos unk mask sep cls special stop start end added each per "
     "last first prev previous cancellation lexer parser syntax design max min num total cursor image "
@@ -104,6 +111,8 @@ def key_strength(name: str) -> int:
     words = [w.lower() for w in _WORD.findall(_CAMEL.sub("_", name))]
     while len(words) > 1 and (words[-1] in _QUALIFIERS or words[-1].isdecimal()):
         words.pop()
+    if not name.isascii() and name.strip() in FOREIGN:
+        return PASSWORD
     if not words:
         return 0
     last, before = words[-1], words[-2] if len(words) > 1 else ""
@@ -111,7 +120,9 @@ def key_strength(name: str) -> int:
         return PASSWORD if last != "pin" or before in ("", "card", "sim", "user") else 0
     if last in _TOKEN_WORDS:
         return 0 if before in _NO_TOKEN and last == "token" else TOKEN
-    if last == "key" and before in _KEY_PAIRS:
+    if last in ("key", "keys") and before in _KEY_PAIRS:
+        return TOKEN
+    if last == "secrets" or (last == "tokens" and before in _TOKENS):
         return TOKEN
     if (before, last) in {
         ("connection", "string"),
@@ -185,6 +196,8 @@ def is_secret(strength: int, key: str, value: str, quoted: bool, literal: bool) 
 
 
 def _is_password(key: str, value: str, quoted: bool, literal: bool) -> bool:
+    if quoted and "phrase" in key.lower() and len(value.split()) >= 3:
+        return len(value) <= 256
     if not 4 <= len(value) <= 256 or any(c.isspace() for c in value) or _VERSION.match(value):
         return False
     if _SHORT_KEY.match(key) and not looks_random(value, 5):

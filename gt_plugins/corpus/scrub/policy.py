@@ -44,6 +44,7 @@ _RULE_MODULES = (
     "addresses",
     "assignments",
     "blocks",
+    "columns",
     "documents",
     "encoded",
     "engine",

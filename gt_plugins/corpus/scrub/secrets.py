@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from . import assignments, blocks
+from . import assignments, blocks, columns
 from .formats import FORMATS
 from .judge import is_placeholder, key_strength
 from .layers import Hit
@@ -16,18 +16,28 @@ from .scan import Haystack, Mark, Marks, haystack, starts_word, word
 Finder = Callable[[str, int, int, list[Hit]], int]
 """(text, start and end of the keyword, hits to add to) → before which position it need not be asked again."""
 GENERIC = frozenset(
-    {"password", "api_key", "token", "secret", "cookie", "bearer_token", "signature", "base64"}
+    {"password", "api_key", "token", "secret", "cookie", "bearer_token", "signature", "base64", "hex"}
 )
 """Kinds told by the context alone: a rule that knows the format goes before them."""
+_SURE = frozenset(
+    "github_token gitlab_token anthropic_key slack_token stripe_key aws_access_key google_api_key pypi_token "
+    "huggingface_token".split()
+)
+"""Kinds whose prefix is like nothing else, so that a name may stand before it: ``backup_ghp_…``."""
 
 
 def _by_rule(rule: Rule) -> Finder:
+    sure = rule.kind in _SURE
+
+    def begins(text: str, at: int) -> bool:
+        return starts_word(text, at) or not text[at].isalnum() or (sure and text[at - 1] == "_")
+
     def find(text: str, start: int, end: int, out: list[Hit]) -> int:
         match = None
         for back in rule.back:
             at = start - back
             match = rule.pattern.match(text, at) if at >= 0 else None
-            if match is not None and (starts_word(text, at) or not text[at].isalnum()):
+            if match is not None and begins(text, at):
                 break
             match = None
         if match is None:
@@ -38,6 +48,10 @@ def _by_rule(rule: Rule) -> Finder:
         return match.end()
 
     return find
+
+
+def _find_column(text: str, start: int, end: int, out: list[Hit]) -> int:
+    return columns.find_column(text, start, end, out, assignments.kind_of)
 
 
 class _Machine:
@@ -52,6 +66,7 @@ class _Machine:
             ((*assignments.KEYWORDS, assignments.PASS), assignments.find_assignment),
             (assignments.VENDORS, assignments.find_vendor),
             (("variable",), assignments.find_declared),
+            (columns.KEYWORDS, _find_column),
             (assignments.MNEMONICS, assignments.find_mnemonic),
             (("sig=", "signature="), assignments.find_signature),
             (("?key=", "&key=", "?code=", "&code=", "\\u0026key="), assignments.find_query),
@@ -82,7 +97,8 @@ def _machine() -> _Machine:
 
 def find(text: str) -> list[Hit]:
     """Every secret in ``text``."""
-    return _machine().find(haystack(text))
+    found = _machine().find(haystack(text))
+    return found if text.isascii() else [*found, *assignments.find_foreign(text)]
 
 
 def find_keyed(key: str, value: str) -> list[Hit]:

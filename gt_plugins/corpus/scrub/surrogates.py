@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import ipaddress
 import re
 from collections.abc import Callable
@@ -40,6 +41,7 @@ _MONTHS += ("july", "august", "september", "october", "november", "december")
 _CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
 _JWT_HEAD = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 _DIGITS = ALPHABETS[0]
+_LAYOUT = dict.fromkeys(map(ord, "\t\r\n"))
 BLANK_MEDIA = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 """A PNG of one transparent pixel: stands for every picture and document."""
 
@@ -53,6 +55,21 @@ def decode_base64(text: str) -> bytes | None:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+def plain_text(raw: bytes, cut: bool = False) -> str | None:
+    """``raw`` as text, if it is some: UTF-8, or UTF-16 of ASCII; ``cut``: the end may be missing."""
+    if _is_utf16(raw):
+        raw = raw[::2]
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=not cut)
+    except UnicodeDecodeError:
+        return None
+    return text if text.translate(_LAYOUT).isprintable() else None
+
+
+def _is_utf16(raw: bytes) -> bool:
+    return len(raw) >= 8 and not len(raw) % 2 and not any(raw[1::2]) and all(raw[::2])
 
 
 def _like(original: str, word: str) -> str:
@@ -227,7 +244,9 @@ def _base64(s: Surrogates, original: str) -> str:
     raw = decode_base64(original)
     if raw is None:
         return _word(s, original)
-    fresh = base64.b64encode(s.rescrub(raw.decode("utf-8", "replace")).encode("utf-8", "replace")).decode()
+    wide = _is_utf16(raw)
+    plain = s.rescrub((raw[::2] if wide else raw).decode("utf-8", "replace"))
+    fresh = base64.b64encode(plain.encode("utf-16-le" if wide else "utf-8", "replace")).decode()
     return fresh if "=" in original or not len(original) % 4 else fresh.rstrip("=")
 
 
@@ -235,7 +254,18 @@ def _own_base64(s: Surrogates, text: str) -> bool:
     raw = decode_base64(text)
     if raw is None:
         return _own_shape(s, text)
-    plain = raw.decode("utf-8", "replace")
+    plain = (raw[::2] if _is_utf16(raw) else raw).decode("utf-8", "replace")
+    return s.rescrub(plain) == plain
+
+
+def _hex(s: Surrogates, original: str) -> str:
+    """The hexadecimal digits of ASCII text, in their case."""
+    fresh = s.rescrub(bytes.fromhex(original).decode("ascii", "replace")).encode("ascii", "replace").hex()
+    return fresh.upper() if original.upper() == original else fresh
+
+
+def _own_hex(s: Surrogates, text: str) -> bool:
+    plain = bytes.fromhex(text).decode("ascii", "replace")
     return s.rescrub(plain) == plain
 
 
@@ -256,7 +286,8 @@ def _name(s: Surrogates, original: str) -> str:
     """Pronounceable words: as many as the original has, three at most, in its case."""
     words = [w for w in re.split(r"[^\w]+|_", original) if w][:3] or [original]
     glue = re.sub(r"\w", "", original.replace("_", "-"))[:1] or " "
-    syllables = sealed_syllables(s.stream("name", original.casefold()), 4 if len(words) == 1 else 5)
+    told = " ".join(words).casefold()  # the same person whatever joins the parts of the name
+    syllables = sealed_syllables(s.stream("name", told), 4 if len(words) == 1 else 5)
     cuts = {1: [6], 2: [2, 7], 3: [2, 4, 7]}[len(words)]
     starts = [0, *cuts[:-1]]
     glue = "_" if "_" in original else glue if glue in " .-" else " "
@@ -508,6 +539,7 @@ _MAKERS: dict[str, Maker] = {
     "jwt": _jwt,
     "basic_auth": _basic,
     "base64": _base64,
+    "hex": _hex,
     "email": _email,
     "user": _name,
     "person": _name,
@@ -533,6 +565,7 @@ _OWN: dict[str, Own] = {
     "jwt": _own_jwt,
     "basic_auth": _own_basic,
     "base64": _own_base64,
+    "hex": _own_hex,
     "email": _own_email,
     "user": _own_name,
     "person": _own_name,

@@ -1,7 +1,8 @@
 """A text as it reads when an encoding is undone, with the way back to where each character stood.
 
-Percent signs, HTML entities, unicode and hexadecimal escapes, terminal colours, backslashes three deep: rules
-know values as their issuers write them, so what hides behind such marks is searched once more without them.
+Percent signs, HTML entities, unicode and hexadecimal escapes, terminal colours, backslashes three deep, marks
+of no width, a word continued on the next line or in the next string: rules know values as their issuers write
+them, so what hides behind such marks is searched once more without them.
 Only windows around marks are undone; a text without marks costs one pass of an automaton.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .scan import Haystack, Marks, apart, word
+from .scan import Haystack, Mark, Marks, apart, word
 
 _MARKS: tuple[str, ...] = (
     *(f"%{n}" for n in range(2, 8)),
@@ -25,17 +26,25 @@ _MARKS: tuple[str, ...] = (
     "&#",
     "\\u00",
     "\\x1b",
-    "\\x2",
+    *(f"\\x{n}" for n in range(2, 8)),
     "\\033[",
     "\\e[",
     "\x1b[",
     '\\\\\\"',
     "\\\\\\n",
 )
+_JOINTS: tuple[str, ...] = (
+    r"[0-9A-Za-z_-]\\\n",
+    *(f"[0-9A-Za-z_-]{q}{glue}{q}[0-9A-Za-z_-]" for q in "\"'" for glue in ("", r"\+", r" \+ ")),
+)
+"""Where a word goes on after a line's or a string's end: as a shell reads it, and most languages."""
+_INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
 _MARK = re.compile(
-    r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f])|&(?P<entity>quot|apos|amp|lt|gt|#\d{2}|#[xX][0-9A-Fa-f]{2});|"
+    r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f])|"
+    r"&(?P<entity>quot|apos|amp|lt|gt|#0{0,3}\d{2,3}|#[xX]0{0,2}[0-9A-Fa-f]{2});|"
     r"(?P<colour>(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))\[[0-9;]{0,12}m)|"
-    r"\\+(?:u00|x)(?P<escape>[2-7][0-9A-Fa-f])|\\{3,}(?P<quote>[\"'])|\\{2,}(?P<line>n)"
+    r"\\+(?:u00|x)(?P<escape>[2-7][0-9A-Fa-f])|\\{3,}(?P<quote>[\"'])|\\{2,}(?P<line>n)|"
+    rf"(?P<joint>[{_INVISIBLE}]|(?<=[\w-])(?:\\\n[ \t]*|\"(?: ?\+ ?)?\"|'(?: ?\+ ?)?')(?=[\w-]))"
 )
 _BEFORE, _AFTER = 160, 320
 _EDGE = re.compile(r"[\s\x00]")
@@ -65,16 +74,31 @@ class View:
 
 @lru_cache(maxsize=1)
 def _marks() -> Marks:
-    return Marks(map(word, _MARKS))
+    joints = (Mark(joint, len(re.sub(r"\[[^]]*\]|\\.", "x", joint))) for joint in _JOINTS)
+    return Marks([*map(word, _MARKS), *joints])
 
 
 def views(stack: Haystack) -> Iterator[View]:
     """One view for each stretch of the text that has marks."""
     text = stack.text
-    for start, end in _windows(text, apart(_marks().hits(stack.latin))):
+    hits = _marks().hits(stack.latin)
+    if not text.isascii() and (hidden := _invisible(text)):
+        hits = sorted([*hits, *hidden], key=lambda hit: hit[2])
+    for start, end in _windows(text, apart(hits)):
         made = _undone(text, start, end)
         if made is not None:
             yield made
+
+
+def _invisible(text: str) -> list[tuple[int, int, int]]:
+    """Characters of no width; the automaton sees none beyond Latin-1."""
+    found = []
+    for char in _INVISIBLE:
+        at = text.find(char)
+        while at >= 0:
+            found.append((0, at, at + 1))
+            at = text.find(char, at + 1)
+    return found
 
 
 def _windows(text: str, hits: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
@@ -123,7 +147,7 @@ def _undone(text: str, start: int, end: int) -> View | None:
 
 
 def _plain(mark: re.Match[str]) -> str:
-    """The one character that a mark stands for; nothing for a colour."""
+    """The one character that a mark stands for; nothing for a colour or a joint."""
     code = mark["percent"] or mark["escape"]
     if code:
         return chr(int(code, 16))

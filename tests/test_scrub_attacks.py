@@ -1,0 +1,130 @@
+"""Ways to get a secret past the scrubber: encoded, split, in odd places, lists, tables, prose, scripts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+
+import pytest
+from scrub_helpers import scrubber
+
+from gt_plugins.corpus.scrub.engine import Scrubber
+from gt_plugins.corpus.scrub.exact import exact_person
+from gt_plugins.corpus.scrub.policy import build_policy
+
+KEY = "ghp_1B4a9cD2eF6gH8iJ0kLmN3oPqR5sT7uV1w2X"
+PASSWORD = "Tr0ub4dor&3x!zq"
+PAIR = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+
+
+def b64(text: str, encoding: str = "utf-8") -> str:
+    return base64.b64encode(text.encode(encoding)).decode()
+
+
+def nested(value: object, times: int) -> str:
+    for _ in range(times):
+        value = {"a": json.dumps(value)}
+    return json.dumps(value)
+
+
+ENCODED = {
+    "hexadecimal escapes": "".join(f"\\x{ord(c):02x}" for c in KEY),
+    "unicode escapes": "".join(f"\\u{ord(c):04x}" for c in KEY),
+    "decimal entities": "".join(f"&#{ord(c)};" for c in KEY),
+    "percent signs": "".join(f"%{ord(c):02X}" for c in KEY),
+    "hexadecimal digits": KEY.encode().hex(),
+    "hexadecimal digits of an assignment": f"password={PASSWORD}".encode().hex().upper(),
+    "base64 of UTF-16": b64(f'$t="{KEY}"', "utf-16-le"),
+    "base64 with letters beyond ASCII": b64(f"Schlüssel token={KEY}"),
+    "base64 twice": b64(b64(f"token={KEY}")),
+    "address in base64": b64(f"postgres://u:{PASSWORD}@h/x"),
+}
+"""What must not be left of each, whatever stands around it."""
+HIDDEN = {
+    "six times nested": (nested({"password": PASSWORD}, 6), PASSWORD),
+    "pair in a here-document": (
+        json.dumps({"command": "cat > f <<EOF\n" + json.dumps({"auth": PAIR}) + "\nEOF"}),
+        PAIR,
+    ),
+    "no width inside": (KEY[:10] + "\u200b" + KEY[10:], KEY[10:]),
+    "soft hyphen inside": (KEY[:10] + "\xad" + KEY[10:], KEY[10:]),
+    "colour inside": (f"{KEY[:10]}\x1b[1m{KEY[10:]}\x1b[0m", KEY[10:]),
+    "continued line": (f"export TOKEN={KEY[:20]}\\\n{KEY[20:]}", KEY[20:]),
+    "joined strings": (f'token = "{KEY[:18]}" + "{KEY[18:]}"', KEY[18:]),
+    "joined strings of a shell": (f"T='{KEY[:18]}''{KEY[18:]}'", KEY[18:]),
+    "behind a name": (f"backup_{KEY}.txt", KEY),
+    "list of JSON": (json.dumps({"passwords": [PASSWORD, "Qw7zPl9mXv2"]}), "Qw7zPl9mXv2"),
+    "list of YAML": (f"passwords:\n  - {PASSWORD}\n  - Qw7zPl9mXv2\n", "Qw7zPl9mXv2"),
+    "block of YAML": (f"password: |\n  {PASSWORD}\n", PASSWORD),
+    "folded block of YAML": (f"db:\n  password: >-\n    {PASSWORD}\n", PASSWORD),
+    "words": ('passphrase: "correct horse battery staple"', "correct horse battery staple"),
+    "prose": (f"the password for the staging db is {PASSWORD}", PASSWORD),
+    "prose with a colon": (f"password for staging: {PASSWORD}", PASSWORD),
+    "CSV": (f"name,url,username,password\r\nx,https://x.io,alice,{PASSWORD}\r\n", PASSWORD),
+    "CSV in JSON": (json.dumps({"out": f"user,password\nalice,{PASSWORD}\n"}), PASSWORD),
+    "Markdown": (f"| user | password |\n|---|---|\n| alice | {PASSWORD} |", PASSWORD),
+    "tabs": (f"user\tpassword\tnote\nalice\t{PASSWORD}\tx", PASSWORD),
+    "Spanish": (f"contraseña: {PASSWORD}", PASSWORD),
+    "Russian": (f"пароль: {PASSWORD}", PASSWORD),
+    "Chinese": (f"密码：{PASSWORD}", PASSWORD),
+}
+
+
+@pytest.mark.parametrize("way", sorted(ENCODED))
+def test_an_encoded_secret_goes(way: str) -> None:
+    told = ENCODED[way]
+    for text in (told, f"echo {told} | decode", json.dumps({"command": f"x {told}"})):
+        fresh, counts = scrubber().text(text)
+        assert told not in fresh and counts
+        assert scrubber().text(fresh)[0] == fresh
+
+
+@pytest.mark.parametrize("way", sorted(HIDDEN))
+def test_a_hidden_secret_goes(way: str) -> None:
+    text, secret = HIDDEN[way]
+    for value in (text, {"content": [{"text": text}]}):
+        fresh, counts = scrubber().value(value)
+        assert secret not in str(fresh) and counts
+        assert scrubber().value(fresh)[0] == fresh
+
+
+def test_keys_of_objects_and_lists_under_keys() -> None:
+    value = {KEY: 1, "tokens": {KEY: {"user": "x"}}, "api_keys": ["mK7pq2Lw9xTz4vB8nM1c"]}
+    fresh, counts = scrubber().value(value)
+    assert KEY not in str(fresh) and "mK7pq2Lw9xTz4vB8nM1c" not in str(fresh) and counts.total() == 3
+
+
+def test_names_however_they_are_joined() -> None:
+    scrub = Scrubber(build_policy(b"k" * 32, exact_person("Annabel Quartermain"), ["Project Falcon"], []))
+    joined = ("Annabel\nQuartermain", "annabel.quartermain", "quartermain_annabel", "QUARTERMAIN, ANNABEL")
+    fresh = [scrub.text(f"by {name} it")[0] for name in joined]
+    assert not any("artermain" in text.lower() or "annabel" in text.lower() for text in fresh)
+    for text in ("Project\n  Falcon", "project-falcon", "Project\\nFalcon", "PROJECT_FALCON"):
+        assert "falcon" not in scrub.text(f"by {text} it")[0].lower()
+    one, two = (scrub.text(name)[0] for name in ("annabel.quartermain", "annabel_quartermain"))
+    assert one.replace(".", "") == two.replace("_", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "passwords: [required, min:8, max:255]",
+        "password for user: see the vault",
+        "password for db: incorrect",
+        "cache_key_" + "deadbeef01234567" * 4,
+        "id,name,token count\n1,alice,2045\n",
+        "step,password changed\n1,yes\n",
+        "| flag | meaning |\n|---|---|\n| --token | the token |",
+        "secrets: [GITHUB_TOKEN, NPM_TOKEN]",
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        b64("just a sentence of plain words in base64, nothing in it"),
+        "👩\u200d💻 commits code \u200b here",
+        "password: |\n  {{ vault_password }}\n",
+        'args = ["--foo" + "bar", "it" + "em"]',
+        "密码错误：请重试",
+        urllib.parse.quote("plain words, and no secret"),
+    ],
+)
+def test_what_only_looks_like_it_stays(text: str) -> None:
+    assert scrubber().text(text)[0] == text
