@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from .decoding import decode_base64
 from .judge import is_code, is_placeholder, looks_random
 from .layers import Hit
 from .scan import entropy, starts_word
-from .surrogates import decode_base64
 
 _PEM_HEAD = re.compile(
     r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----"

@@ -12,10 +12,10 @@ import string
 from collections.abc import Callable
 from functools import lru_cache
 
+from .decoding import decode_base64, plain_text
 from .judge import is_placeholder, looks_random
 from .layers import Hit
 from .scan import Automaton, Haystack, word_left
-from .surrogates import decode_base64, plain_text
 
 CANDIDATE = "a" * 12
 """In the class form of a text: the literal that a run is found by."""

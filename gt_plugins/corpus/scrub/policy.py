@@ -45,6 +45,7 @@ _RULE_MODULES = (
     "assignments",
     "blocks",
     "columns",
+    "decoding",
     "documents",
     "encoded",
     "engine",

@@ -8,13 +8,12 @@ original wherever and whenever it is met, and is known as a surrogate when it is
 from __future__ import annotations
 
 import base64
-import binascii
-import codecs
 import ipaddress
 import re
 from collections.abc import Callable
 from datetime import date, timedelta
 
+from .decoding import decode_base64, is_utf16
 from .scan import luhn, luhn_digit
 from .seal import (
     ALPHABETS,
@@ -41,35 +40,8 @@ _MONTHS += ("july", "august", "september", "october", "november", "december")
 _CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
 _JWT_HEAD = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 _DIGITS = ALPHABETS[0]
-_LAYOUT = dict.fromkeys(map(ord, "\t\r\n"))
 BLANK_MEDIA = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 """A PNG of one transparent pixel: stands for every picture and document."""
-
-
-def decode_base64(text: str) -> bytes | None:
-    """The bytes of standard or URL-safe base64, padded or not; None where it is none."""
-    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
-    if len(plain) % 4 == 1:
-        return None
-    try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-
-
-def plain_text(raw: bytes, cut: bool = False) -> str | None:
-    """``raw`` as text, if it is some: UTF-8, or UTF-16 of ASCII; ``cut``: the end may be missing."""
-    if _is_utf16(raw):
-        raw = raw[::2]
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=not cut)
-    except UnicodeDecodeError:
-        return None
-    return text if text.translate(_LAYOUT).isprintable() else None
-
-
-def _is_utf16(raw: bytes) -> bool:
-    return len(raw) >= 8 and not len(raw) % 2 and not any(raw[1::2]) and all(raw[::2])
 
 
 def _like(original: str, word: str) -> str:
@@ -244,7 +216,7 @@ def _base64(s: Surrogates, original: str) -> str:
     raw = decode_base64(original)
     if raw is None:
         return _word(s, original)
-    wide = _is_utf16(raw)
+    wide = is_utf16(raw)
     plain = s.rescrub((raw[::2] if wide else raw).decode("utf-8", "replace"))
     fresh = base64.b64encode(plain.encode("utf-16-le" if wide else "utf-8", "replace")).decode()
     return fresh if "=" in original or not len(original) % 4 else fresh.rstrip("=")
@@ -254,7 +226,7 @@ def _own_base64(s: Surrogates, text: str) -> bool:
     raw = decode_base64(text)
     if raw is None:
         return _own_shape(s, text)
-    plain = (raw[::2] if _is_utf16(raw) else raw).decode("utf-8", "replace")
+    plain = (raw[::2] if is_utf16(raw) else raw).decode("utf-8", "replace")
     return s.rescrub(plain) == plain
 
 

@@ -1,0 +1,36 @@
+"""Bytes behind base64, and whether they are text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+
+_LAYOUT = dict.fromkeys(map(ord, "\t\r\n"))
+
+
+def decode_base64(text: str) -> bytes | None:
+    """The bytes of standard or URL-safe base64, padded or not; None where it is none."""
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    if len(plain) % 4 == 1:
+        return None
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def plain_text(raw: bytes, cut: bool = False) -> str | None:
+    """``raw`` as text, if it is some: UTF-8, or UTF-16 of ASCII; ``cut``: the end may be missing."""
+    if is_utf16(raw):
+        raw = raw[::2]
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=not cut)
+    except UnicodeDecodeError:
+        return None
+    return text if text.translate(_LAYOUT).isprintable() else None
+
+
+def is_utf16(raw: bytes) -> bool:
+    """Whether ``raw`` is UTF-16 (little-endian) of ASCII characters."""
+    return len(raw) >= 8 and not len(raw) % 2 and not any(raw[1::2]) and all(raw[::2])
