@@ -7,21 +7,23 @@ so that training can run on another machine than the agents.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli.common import JsonOption, ModelsOption, TownOption, checked, new_app, print_json, run
 from .cli.recipe_flags import Chosen, recipe_flags
+from .cli.swarm_flags import SwarmOptions, swarm_flags
 from .durable import private_dir
 from .errors import UserError
 from .town.root import Town, find_town
 
-PANEL = "Swarm (docs/swarm.md)"
+if TYPE_CHECKING:
+    from .training.recipe import Recipe
+    from .training.run import Request
+
 app = new_app("node0-finetune", "Tune an adapter for a role; the same training as gt model train.")
 
 
@@ -71,32 +73,13 @@ def _town_of(corpus: Path) -> Town:
     raise UserError(f"{corpus}: no corpus in it; name a town's .corpus folder, or a dataset with --dataset")
 
 
-def by_run_file(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The recipe beside a run file counts where ``--config`` names none."""
-
-    @functools.wraps(command)
-    def with_recipe(**given: Any) -> Any:
-        if given["run_file"] is not None and given["config"] is None:
-            from .training.swarm.runfile import load_run
-
-            given["config"] = load_run(given["run_file"]).recipe
-        return command(**given)
-
-    return with_recipe
-
-
-def _many(name: str, words: str) -> Any:
-    """An address that can be given more than once; node0's spelling is taken too."""
-    spelled = (f"--{name}", f"--{name.replace('-', '_')}")
-    return typer.Option(*spelled, help=f"{words} Can be given more than once.", rich_help_panel=PANEL)
-
-
 @app.command()
-@by_run_file
+@swarm_flags
 @recipe_flags
 def finetune(
     role: Annotated[str, typer.Option("--role", help="deacon, boot, witness, polecat or crew.")],
     chosen: Chosen,
+    asked: SwarmOptions,
     corpus: Annotated[
         Path | None, typer.Option("--corpus", help="A town's .corpus folder; a dataset is built from it.")
     ] = None,
@@ -107,30 +90,6 @@ def finetune(
     model: Annotated[str, typer.Option("--model", help="Name of the model (gt-ft-ROLE).")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the role's last job.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all).")] = 0,
-    run_file: Annotated[
-        Path | None, typer.Option("--run", help="run.json: train in its swarm.", rich_help_panel=PANEL)
-    ] = None,
-    local_mode: Annotated[
-        bool, typer.Option("--local-mode", help="Peers of this machine alone.", rich_help_panel=PANEL)
-    ] = False,
-    initial_peers: Annotated[
-        list[str], _many("initial-peers", "Join by these, not by the file's seeds.")
-    ] = [],  # noqa: B006
-    host_maddrs: Annotated[list[str], _many("host-maddrs", "Listen here (/ip4/0.0.0.0/tcp/49200).")] = [],  # noqa: B006
-    announce_maddrs: Annotated[list[str], _many("announce-maddrs", "The address that others reach.")] = [],  # noqa: B006
-    identity_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--identity-path",
-            "--identity_path",
-            help="This peer's key (private.key with the checkpoints).",
-            rich_help_panel=PANEL,
-        ),
-    ] = None,
-    token: Annotated[
-        str, typer.Option(envvar="NODE0_TOKEN", help="For the auth server.", rich_help_panel=PANEL)
-    ] = "",
-    email: Annotated[str, typer.Option(help="For the auth server.", rich_help_panel=PANEL)] = "",
     town: TownOption = None,
     models: ModelsOption = None,
     as_json: JsonOption = False,
@@ -143,42 +102,46 @@ def finetune(
         raise UserError("--corpus or --dataset, not both: a dataset is built from a corpus")
     check_tunable(role)
     place = checked(workplace(corpus, town, dataset, checkpoints))
-    swarm, recipe = None, chosen.recipe
-    if run_file is not None:
-        from .training.swarm.enrol import PRIVATE_KEY, request_for
-
-        key = identity_path or place.own_dir(place.checkpoints_dir) / PRIVATE_KEY
-        swarm = request_for(
-            run_file, key, local_mode, initial_peers, host_maddrs, announce_maddrs, token, email
-        )
-        recipe = replace(recipe, keep_best=False, patience=0)  # all peers end with the same adapter
-    elif local_mode or initial_peers:
-        raise UserError("a swarm needs its run file: pass --run run.json")
-    from .cli import model_train
+    swarm = asked.request(lambda: place.own_dir(place.checkpoints_dir))
     from .training.adapter import quiet_libraries
-    from .training.parallel import together
     from .training.run import Request
 
     quiet_libraries()
-    with together() as group:
-        if swarm is not None and not group.alone:
-            raise UserError("a swarm's peer is one process: start it without torchrun, one for each GPU")
-        folder = model_train.dataset_for(group, place, role, chosen.base, dataset, resume)
-        home = models_home(models)
-        request = Request(
+    _train(
+        Request(
             place,
-            home,
+            models_home(models),
             role,
             chosen.base,
-            folder,
-            recipe,
+            dataset,
+            chosen.recipe if swarm is None else _of_a_peer(chosen.recipe),
             model,
             resume,
             threads=threads,
             swarm=swarm,
-            group=group,
-        )
-        outcome = model_train.run_with_progress(request, as_json)
+        ),
+        as_json,
+    )
+
+
+def _of_a_peer(recipe: Recipe) -> Recipe:
+    """All peers end with the same adapter, so none keeps a better one of its own or ends by itself."""
+    return replace(recipe, keep_best=False, patience=0)
+
+
+def _train(request: Request, as_json: bool) -> None:
+    """Train what is asked for, with the processes that ``torchrun`` started, if it did. Raises UserError for
+    a swarm's peer of several processes."""
+    from .cli import model_train
+    from .training.parallel import together
+
+    with together() as group:
+        if request.swarm is not None and not group.alone:
+            raise UserError("a swarm's peer is one process: start it without torchrun, one for each GPU")
+        place, role, base = request.town, request.role, request.base
+        folder = model_train.dataset_for(group, place, role, base, request.dataset, request.resume)
+        whole = replace(request, dataset=folder, group=group)
+        outcome = model_train.run_with_progress(whole, as_json)
         if as_json and group.first:
             print_json(model_train.outcome_json(outcome))
 

@@ -420,7 +420,7 @@ def test_replicas_are_averaged_by_their_tokens(tmp_path: Path) -> None:
     a, b = {"w": torch.full((2, 2), 1.0)}, {"w": torch.full((2, 2), 4.0)}
     parts = [save_replica(tmp_path / "a", a, 300), save_replica(tmp_path / "b", b, 100)]
     parts.append(save_replica(tmp_path / "idle", {"w": torch.full((2, 2), 99.0)}, 0))
-    assert torch.equal(gather(parts)["w"], torch.full((2, 2), 1.75))
+    assert torch.equal(gather(parts).tensors["w"], torch.full((2, 2), 1.75))
     assert stat.S_IMODE(parts[0].stat().st_mode) == 0o600
 
 
@@ -434,7 +434,7 @@ def test_an_average_lies_between_and_does_not_depend_on_the_order(
 ) -> None:
     folder = tmp_path_factory.mktemp("g")
     parts = [save_replica(folder / f"{i}", small(s), tokens[i]) for i, s in enumerate(seeds)]
-    merged, back = gather(parts), gather(parts[::-1])
+    merged, back = gather(parts).tensors, gather(parts[::-1]).tensors
     for name in merged:
         stack = torch.stack([small(s)[name].double() for s in seeds])
         assert merged[name].dtype == small()[name].dtype
@@ -459,7 +459,7 @@ def test_shards_are_put_together_as_they_were_cut(
         tensors = {"w": piece} | ({"only.here": torch.tensor([1.0])} if index == 0 else {})
         parts.append(save_shard(folder / f"s{index}", tensors, index, len(rows), {"w": dim}))
     random.Random(0).shuffle(parts)
-    merged = gather(parts)
+    merged = gather(parts).tensors
     assert torch.equal(merged["w"], whole) and merged["only.here"].item() == 1.0
 
 
@@ -511,7 +511,7 @@ def test_a_part_that_comes_late_is_waited_for(tmp_path: Path) -> None:
         gather(paths)
     with pytest.raises(RetriableError, match="shard 1 of 2"):
         gather(paths[:1])
-    merged = gather_with_retries(paths, sleep=writer)
+    merged = gather_with_retries(paths, sleep=writer).tensors
     assert len(waits) == 3 and torch.equal(merged["w"], torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
 

@@ -87,9 +87,19 @@ def test_two_peers_of_one_machine_register_the_same_adapter(tmp_path: Path) -> N
     [
         (("--local-mode",), "a swarm needs its run file: pass --run run.json"),
         (("--run", "none.json"), "none.json: not there"),
-        (("--run", "RUN", "--initial-peers", "here"), "'here' is not a peer's address"),
-        (("--run", "RUN", "--host-maddrs", "here"), "'here' is no address to listen at"),
-        (("--run", "RUN", "--local-mode", "--host-maddrs", "/ip4/0.0.0.0/tcp/0"), "loopback only"),
+        (
+            ("--run", "RUN", "--initial-peers", "here"),
+            "--initial-peers: 'here' is not a peer's address",
+        ),
+        (
+            ("--run", "RUN", "--host-maddrs", "here"),
+            "--host-maddrs: 'here' is no address",
+        ),
+        (("--run", "RUN", "--announce-maddrs", "x"), "--announce-maddrs: 'x' is no address"),
+        (
+            ("--run", "RUN", "--local-mode", "--host-maddrs", "/ip4/0.0.0.0/tcp/0"),
+            "--host-maddrs: --local",
+        ),
         (("--run", "RUN"), "https://auth.invalid gives places for a token"),
         (("--run", "RUN", "--config", "none.toml"), "none.toml: not there"),
     ],

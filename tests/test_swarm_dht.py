@@ -233,6 +233,29 @@ def test_a_key_that_others_may_read_is_refused_before_anything_starts(tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_dht_that_stands_still_is_ended_with_its_daemon(tmp_path: Path) -> None:
+    peers = start_peer(tmp_path, "one")
+    pid = peers.dht.pid
+    daemons = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert daemons
+    peers.dht.shutdown_timeout = 0.5
+    os.kill(pid, signal.SIGSTOP)
+    peers.close()
+    assert not peers.alive
+    deadline = time.monotonic() + 20
+    while running(daemons) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(daemons)
+    with start_peer(tmp_path, "two") as after:  # what is started after it answers
+        assert after.addresses
+
+
+def running(pids: list[str]) -> list[str]:
+    """Those that are there and no zombies."""
+    states = {p: Path(f"/proc/{p}/stat") for p in pids}
+    return [p for p, s in states.items() if s.exists() and s.read_text().rpartition(")")[2].split()[0] != "Z"]
+
+
 def test_a_peer_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from swarm_helpers import start_peer\n"

@@ -22,6 +22,7 @@ MODULES = (
     "model_rollout",
     "model_train",
     "model_jobs",
+    "model_gather",
     "model_eval",
     "model_serve",
     "model_prime",

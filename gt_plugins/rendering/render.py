@@ -306,13 +306,25 @@ class Renderer:
         each assistant reply once, but for the messages in ``silent``. A conversation that fits the budget
         is one row; a row without a supervised token is none."""
         replies = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
-        windows = [(view.first, view.result) for view in self._walk(conversation, budget)]
+        windows = self._windows(conversation, budget, replies)
         rows = []
         for window, stretch in groupby(zip(windows, replies, strict=False), key=itemgetter(0)):
             taught = [reply for _, reply in stretch]
             upto = conversation.upto(taught[-1] + 1)
             rows.append(self._row(upto, window, [i for i in taught if i not in silent]))
         return [row for row in rows if row.spans]
+
+    def _windows(
+        self, conversation: Conversation, budget: Budget, replies: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """(first message, tokens of a result) of what is shown before each reply. Where all of it fits
+        before the last one, so it does before the others, and the walk is saved."""
+        if not replies:
+            return []
+        last = self._view(conversation.upto(replies[-1]), 0, budget.result)
+        if len(last.ids) <= budget.request:
+            return [(0, budget.result)] * len(replies)
+        return [(view.first, view.result) for view in self._walk(conversation, budget)]
 
     def _row(self, conversation: Conversation, window: tuple[int, int], taught: Sequence[int]) -> Row:
         messages, first = conversation.messages, window[0]

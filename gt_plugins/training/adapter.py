@@ -118,6 +118,43 @@ def _with_lora(model: Any, recipe: Recipe) -> Any:
     return get_peft_model(model, config)
 
 
+def _outline(folder: Path, recipe: Recipe) -> Any:
+    """A base with an adapter that have shapes and no weights. Raises NonRetriableError for no such base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
+    with torch.device("meta"):
+        return add_adapter(model, recipe)
+
+
+def adapter_shapes(folder: Path, recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an adapter of this recipe on the base in ``folder``, of which only the
+    configuration is read."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(_outline(folder, recipe))
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def save_state(state: dict[str, torch.Tensor], base: Path, recipe: Recipe, folder: Path) -> None:
+    """Weights from ``adapter_state`` as ``save_adapter`` would write them, without loading the base."""
+    from .safefile import save_tensors
+
+    config = _outline(base, recipe).peft_config["default"]
+    config.inference_mode = True
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    save_tensors(folder / "adapter_model.safetensors", state, {"format": "pt"})
+    _forget_base(folder)
+
+
 def adapter_state(model: Any) -> dict[str, torch.Tensor]:
     """The adapter's weights under peft's names, on the CPU."""
     from peft import get_peft_model_state_dict
@@ -153,7 +190,12 @@ def token_loss(
 def save_adapter(model: Any, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors as peft writes them; no pickle, no base path."""
     model.save_pretrained(str(folder), safe_serialization=True)
+    _forget_base(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def _forget_base(folder: Path) -> None:
+    """Take the base's local path, which peft puts in, out of an adapter's configuration."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, config | {"base_model_name_or_path": None})  # peft puts the base's local path in
-    (folder / "README.md").unlink(missing_ok=True)
+    write_json(path, config | {"base_model_name_or_path": None})

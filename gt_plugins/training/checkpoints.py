@@ -1,4 +1,4 @@
-"""Checkpoints from which training goes on to the bit, and the gathering of many adapters into one.
+"""Checkpoints from which training goes on to the bit.
 
 A checkpoint is a folder ``step-000120/`` that appears by one rename, complete:
 
@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..durable import fsync_dir, private_dir, staged_dir, write_json
 from ..errors import FinetuneError, NonRetriableError, in_file
-from .gather import gather as gather
-from .gather import gather_with_retries as gather_with_retries
 from .safefile import load_tensors, save_tensors
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
 """Gathering: the parts that several processes or peers wrote become one adapter.
 
-A part is a safetensors file whose header says what it is: a *shard* (one slice of each tensor along a
-dimension, all of them together make the whole) or a *replica* (the whole adapter as one peer has it, with
-the tokens it learned from; replicas are averaged by tokens). A part that is missing or still being written
-is a RetriableError, one that is wrong a NonRetriableError: ``gather_with_retries`` waits for the first kind.
+A part is a *replica* (the whole adapter as one peer has it, with the tokens it learned from; replicas are
+averaged by tokens) or a *shard* (one slice of each tensor along a dimension, all of them together make the
+whole). A job's folder is a replica by its newest intact checkpoint, and so is one checkpoint; else it is a
+safetensors file whose header says what it is. A part that is missing or still being written is a
+RetriableError, one that is wrong a NonRetriableError: ``gather_with_retries`` waits for the first kind.
+``training/gathered.py`` makes an adapter's folder or a version of the result.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARD, REPLICA = "shard", "replica"
+
+
+def _unsaid(_line: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -67,35 +73,71 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]
     return path
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """An adapter, and the parts that it was made from."""
+
+    parts: tuple[Part, ...]
+    tensors: Mapping[str, Tensor]
+
+
 def gather_with_retries(
     parts: Sequence[Path],
     n_retries: int = 6,
     initial_delay: float = 1.0,
     *,
+    max_delay: float = 60.0,
+    say: Callable[[str], None] = _unsaid,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Tensor]:
+) -> Gathered:
     """``gather``, waiting for parts that are not there yet."""
-    return call_with_retries(lambda: gather(parts), n_retries, initial_delay, sleep=sleep)
+    return call_with_retries(
+        lambda: gather(parts, say), n_retries, initial_delay, max_delay=max_delay, sleep=sleep
+    )
 
 
-def gather(parts: Sequence[Path]) -> dict[str, Tensor]:
+def gather(parts: Sequence[Path], say: Callable[[str], None] = _unsaid) -> Gathered:
     """Merge parts into one adapter: shards are put together, replicas averaged by tokens.
 
+    ``say`` hears of a job's checkpoint that is damaged, so that the one before was taken.
     Raises RetriableError for a part that is missing or torn; NonRetriableError for one with NaN, with
     another shape or other names than the rest, or of another kind.
     """
     if not parts:
         raise NonRetriableError("no parts to gather an adapter from")
-    read = [_read(path) for path in parts]
+    read = [_folder(path, say) if path.is_dir() else _file(path) for path in parts]
     if len({part.kind for part in read}) > 1:
         raise NonRetriableError(f"{read[0].path.parent}: shards and replicas cannot be gathered into one")
     merged = _joined(read) if read[0].kind == SHARD else _averaged(read)
     finite_or_raise(merged, "the gathered adapter")
-    return merged
+    return Gathered(tuple(read), merged)
 
 
-def _read(path: Path) -> Part:
-    """One part, whole and finite."""
+def _folder(path: Path, say: Callable[[str], None]) -> Part:
+    """The replica of a job or of one checkpoint, whole and finite."""
+    from .checkpoints import ADAPTER, STATE, latest, load
+
+    if (path / STATE).is_file():
+        point = load(path)
+    else:
+        below = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        found = latest(below)
+        for problem in found.problems:
+            say(problem)
+        if found.checkpoint is None:
+            raise RetriableError(in_file(below, "", "no intact checkpoint is there yet", ""))
+        point = found.checkpoint
+    tokens = point.state.get("tokens")
+    if not isinstance(tokens, int) or tokens < 0:
+        raise NonRetriableError(
+            in_file(point.path / STATE, "tokens", "does not say what it learned from", "")
+        )
+    finite_or_raise(point.adapter, str(point.path / f"{ADAPTER}.safetensors"))
+    return Part(point.path, REPLICA, 0, 1, tokens, {}, point.adapter)
+
+
+def _file(path: Path) -> Part:
+    """The part in a file, whole and finite."""
     try:
         header = read_header(path)
     except FileNotFoundError:

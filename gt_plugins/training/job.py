@@ -69,6 +69,8 @@ class Progress:
     local: bool = False
     """The job last ran without bd."""
     next_seq: int = 0
+    bd_seconds: float = 0.0
+    """What the calls of bd took that have given it the states, retries and waits included."""
     pending: tuple[dict[str, Any], ...] = ()
 
 
@@ -157,6 +159,8 @@ def progress(job: Job) -> Progress:
                     unsent.append(record)
             case {"sent": int(sent)}:
                 unsent = [r for r in unsent if r["seq"] > sent]
+                if isinstance(took := record.get("took"), int | float):
+                    now = replace(now, bd_seconds=now.bd_seconds + took)
             case {"creating": True}:
                 now = replace(now, created=True)
             case {"bead": str(bead)}:

@@ -63,6 +63,8 @@ class JobView:
     bead: str | None
     waiting: int
     """States that beads have not got yet."""
+    bd_seconds: float
+    """What bd's calls took so far; they run beside the training."""
     folder: str
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def view(job: Job) -> JobView:
         told.at or None,
         job.bead,
         0 if told.local else len(told.pending),
+        round(told.bd_seconds, 3),
         str(job.folder),
     )
 

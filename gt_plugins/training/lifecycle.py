@@ -316,9 +316,10 @@ class JobLifecycle:
                 lambda: self._send(record), self._retries, self._retry_delay, sleep=self._pause_unless_closing
             )
         finally:
+            took = self._clock() - began
             with self._changed:
-                self._spent += self._clock() - began
-        self._note({"sent": record["seq"]})
+                self._spent += took
+        self._note({"sent": record["seq"], "took": round(took, 3)})
         self._said.discard("outage")
         with self._changed:
             self._queue.popleft()

@@ -40,7 +40,7 @@ class SwarmRequest:
         forbids."""
         host = self.host or (LOOPBACK if self.local else EVERYWHERE)
         if self.local and any(not h.startswith(("/ip4/127.", "/ip6/::1/")) for h in host):
-            raise UserError(f"--local-mode listens on loopback only, not on {', '.join(host)}")
+            raise UserError(f"--host-maddrs: --local-mode listens on loopback only, not on {', '.join(host)}")
         return Place(host, self.announce, self.seeds or self.run.peers_to_ask(self.local))
 
 
@@ -56,11 +56,16 @@ def request_for(
 ) -> SwarmRequest:
     """The request of a command line; its addresses are checked. Raises UserError."""
     run = load_run(run_file)
-    for listener in (*host, *announce):
-        if not _LISTENER.fullmatch(listener):
-            raise UserError(f"arguments: {listener!r} is no address to listen at; write /ip4/HOST/tcp/PORT")
-    joined = addresses(tuple(seeds), "arguments", "--initial-peers")
+    _check_listeners("--host-maddrs", host)
+    _check_listeners("--announce-maddrs", announce)
+    joined = addresses(tuple(seeds), "--initial-peers", "")
     return SwarmRequest(run, key, local, tuple(host), tuple(announce), joined, token, email)
+
+
+def _check_listeners(option: str, given: Sequence[str]) -> None:
+    for listener in given:
+        if not _LISTENER.fullmatch(listener):
+            raise UserError(f"{option}: {listener!r} is no address to listen at; write /ip4/HOST/tcp/PORT")
 
 
 def enrol(

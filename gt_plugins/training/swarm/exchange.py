@@ -21,6 +21,7 @@ T = TypeVar("T")
 KEPT = 4
 """Blobs of this peer's last rounds that are still served."""
 HASH_LENGTH = 64
+START_TIMEOUT = 30.0
 
 
 def pack(tensors: Mapping[str, Tensor], compression: str) -> bytes:
@@ -85,8 +86,15 @@ class Exchange:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="adapter-exchange", daemon=True)
         self._thread.start()
-        self._p2p: Any = self._run(dht.replicate_p2p(), 30.0)
-        self._run(self._p2p.add_binary_stream_handler(self._name, self._serve), 30.0)
+        try:
+            self._p2p: Any = self._run(dht.replicate_p2p(), START_TIMEOUT)
+            self._run(self._p2p.add_binary_stream_handler(self._name, self._serve), START_TIMEOUT)
+        except TimeoutError:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            problem = f"this peer's DHT did not answer within {START_TIMEOUT:.0f} s"
+            raise RetriableError(
+                f"{problem}, so no adapter can be exchanged; start this peer again"
+            ) from None
 
     def offer(self, blob: bytes) -> str:
         """Serve a blob from now on, with the few before it; returns its hash."""

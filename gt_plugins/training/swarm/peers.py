@@ -7,12 +7,15 @@ process does, however it ends. Nothing here asks for a relay, a hole in a NAT, o
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import FinetuneError, NonRetriableError, RetriableError, call_with_retries
@@ -94,7 +97,12 @@ class Peers:
             raise RetriableError(f"the DHT of this peer has ended ({error})") from None
 
     def close(self) -> None:
-        self._dht.shutdown()
+        """End the DHT's process. It gets the time to end by itself: one that is killed while it answers can
+        keep the lock under which all of hivemind's processes of this family do."""
+        with self._pipe:
+            self._dht.shutdown()
+        self._dht.join(1.0)
+        _kill(self._dht)
 
     def __enter__(self) -> Peers:
         return self
@@ -137,6 +145,7 @@ def join(
             auto_nat=False,
             nat_port_map=False,
             startup_timeout=timeout,
+            shutdown_timeout=ANSWER_TIMEOUT,
             **options,
         )
         try:
@@ -153,11 +162,22 @@ def join(
 def _end(dht: DHT) -> None:
     """End a DHT's process that did not come up. One that has said why ends by itself: killed while it still
     holds the lock under which hivemind's processes answer, it would silence every other one for good."""
+    dht.join(ANSWER_TIMEOUT if dht._ready.done() else 0)
+    _kill(dht)
+
+
+def _kill(dht: DHT) -> None:
+    """Kill a DHT's process that would not end, and libp2p's daemon below it; what is started after it has
+    a lock of its own."""
     from hivemind.utils import MPFuture
 
-    dht.join(ANSWER_TIMEOUT if dht._ready.done() else 0)
     if dht.is_alive():
+        below = Path(f"/proc/{dht.pid}/task/{dht.pid}/children")
+        daemons = below.read_text(encoding="ascii").split() if below.exists() else []
         dht.kill()
+        for pid in map(int, daemons):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
         dht.join()
         MPFuture.reset_backend()
 
