@@ -67,7 +67,9 @@ def gt_corpus_sources(town: Town) -> Sequence[CorpusSource]:
 
 @hookspec
 def gt_scrub_layers(policy: Policy) -> Sequence[Layer]:
-    """Scrub layers; they run in the order of their ``order`` attribute."""
+    """Scrub layers; they run in the order of their ``order`` attribute.
+
+    One that names ``keywords`` is asked only about values that hold one."""
 
 
 @hookspec

@@ -166,7 +166,14 @@ def test_a_role_without_sessions_is_said(town: Town, tmp_path: Path) -> None:
         (("--near", "0.2"), "--near 0.2: a similarity from 0.5 to 1.0"),
         (("--outcomes", "good,great"), "--outcomes: no outcome 'great'"),
         (("--outcomes", ","), "--outcomes: name at least one, or all"),
-        (("--base", "/no/such/base", "--length", "drop"), "--length drop needs the base's tokenizer"),
+        (
+            ("--base", "/no/such/base", "--length", "drop"),
+            "--base /no/such/base: no base: it has no config.json",
+        ),
+        (
+            ("--base", str(Path(__file__).parent)),
+            "no base: it has no config.json; name a model's folder, or tiny",
+        ),
     ],
 )
 def test_what_cannot_be_wanted_is_said_before_any_work(

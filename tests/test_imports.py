@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import json
 import subprocess
@@ -126,6 +127,27 @@ def at_module_level(body: list[ast.stmt]) -> Iterator[str]:
             parts += [handler.body for handler in getattr(node, "handlers", [])]
             for part in parts:
                 yield from at_module_level(part)
+
+
+@pytest.mark.parametrize("room", ["corpus", "transcripts", "town"])
+def test_no_module_of_a_room_imports_what_imports_it(room: str) -> None:
+    folder = ROOT / "gt_plugins" / room
+    graph: dict[Path, set[Path]] = {}
+    for path in folder.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typing = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        found: set[Path] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level and node not in typing:
+                base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                found |= {base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)}
+        graph[path] = {other for other in found if other.is_relative_to(folder) and other.is_file()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises for a circle, and names it
 
 
 def test_the_search_finds_what_is_imported() -> None:

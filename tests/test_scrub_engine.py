@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -362,6 +363,44 @@ def test_a_third_party_layer(monkeypatch: pytest.MonkeyPatch, town: Town) -> Non
     assert scrub.text(out) == (out, {})
     assert ours.policy.version.startswith(POLICY_VERSION)
     assert scrub.policy.version == ours.policy.version + "+tickets=2"
+
+
+def test_a_layer_with_keywords_sees_only_values_that_hold_one() -> None:
+    asked: list[str] = []
+
+    def find(text: str) -> list[Hit]:
+        asked.append(text)
+        return [Hit(m.start(), m.end(), "ticket") for m in re.finditer(r"ACME-\d+", text)]
+
+    scrub = scrubber(more=[Layer("tickets", 40, find, keywords=("acme-", "größe"))])
+    fresh, counts = scrub.value(
+        ["plain " * 9, "see ACME-1234 and ACME-77", {"x": "nothing"}, "%41CME-5 ACME-6"]
+    )
+    assert counts["ticket"] >= 3 and "1234" not in str(fresh) and fresh[0] == "plain " * 9
+    assert asked and all("ACME-" in text for text in asked)
+    assert not any("plain" in text or "nothing" in text for text in asked)
+    asked.clear()
+    assert scrub.text("nothing here")[0] == "nothing here" and not asked
+
+
+@pytest.mark.parametrize("keywords", ["acme", ("",)])
+def test_keywords_that_are_none_are_refused(keywords: Any) -> None:
+    with pytest.raises(ValueError, match="layer tickets: keywords"):
+        Layer("tickets", 40, lambda text: [], keywords=keywords)
+
+
+def test_what_is_remembered_is_bounded_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gt_plugins.corpus.scrub import engine, surrogates
+
+    monkeypatch.setattr(engine, "_CACHE_CHARS", 20_000)
+    monkeypatch.setattr(surrogates, "_REMEMBERED", 20_000)
+    scrub = scrubber()
+    for number in range(300):
+        scrub.text(f"password=Zq{number}xK9{'w8Tr' * 30}v!")
+    remembered = sum(map(len, scrub._known)), sum(len(text) for _, text in scrub._surrogates._made)
+    assert 0 < remembered[0] < 20_000 and 0 < remembered[1] < 20_000
+    scrub.text("password=" + "aB3$xY9!" * 31 + " and base64 " + "Zm9v" * 20_000)
+    assert sum(len(text) for _, text in scrub._surrogates._made) < 20_000
 
 
 def test_the_policy_version_follows_the_lists() -> None:

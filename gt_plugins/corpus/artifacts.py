@@ -1,7 +1,6 @@
 """Files of a town that agents work by: conventions, specs, settings, role files. And the built-in sources.
 
-Files are read only where their real path lies in the town, so that a link into somebody's home is not
-followed. Of gt's settings only what is no secret is taken: accounts and the operator's identity are left
+Of gt's settings only what is no secret is taken: accounts and the operator's identity are left
 out, and so are the values of every ``env`` table.
 """
 
@@ -9,21 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import hookimpl
 from ..errors import UserError, in_file
 from ..settings import read_toml
-from ..town.roles import identity_from_cwd, role_of
+from ..town.roles import role_of
 from ..town.root import Town
 from .sources import CorpusSource, Document, Trouble
+from .townfiles import document
 
 CONVENTION_NAMES = ("CLAUDE.md", "AGENTS.md", "CLAUDE.local.md")
-DOCUMENT_BYTES = 4 * 1024 * 1024
 DEFAULT_SPECS = ("docs/**/*.md",)
 """What ``[collect] specs`` of a finetune.toml replaces: globs below the town or a rig's main clone."""
 TOWN_SETTINGS = (
@@ -120,39 +117,6 @@ def working_folders(town: Town) -> list[Path]:
     return folders
 
 
-def document(
-    town: Town, path: Path, source: str, corpus_type: str, seen: set[str], role: str = "*"
-) -> Iterator[Document | Trouble]:
-    """A file as a document, what keeps it from being one as trouble; nothing where there is no such file, or
-    where ``seen`` has it. Role ``*`` is every role's."""
-    real = os.path.realpath(path)
-    if real in seen or not os.path.lexists(path):
-        return
-    seen.add(real)
-    key = path.relative_to(town.root).as_posix()
-    if not Path(real).is_relative_to(os.path.realpath(town.root)):
-        yield Trouble(key, "outside")
-        return
-    try:
-        status = os.stat(real)
-        if not stat.S_ISREG(status.st_mode):
-            yield Trouble(key, "no_file")
-            return
-        if status.st_size > DOCUMENT_BYTES:
-            yield Trouble(key, "huge")
-            return
-        content = Path(real).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        yield Trouble(key, "binary")
-        return
-    except OSError:
-        yield Trouble(key, "unreadable")
-        return
-    at = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    whose = "all" if role == "*" else role
-    yield Document(source, key, corpus_type, content, role=whose, rig=_rig(town, path), at=at)
-
-
 def _inside(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
@@ -213,10 +177,3 @@ def _masked(value: Any) -> Any:
         name: {k: LEFT_OUT for k in inner} if name == "env" and isinstance(inner, dict) else _masked(inner)
         for name, inner in value.items()
     }
-
-
-def _rig(town: Town, path: Path) -> str:
-    """The rig that a file belongs to; empty for the town's own."""
-    first = path.relative_to(town.root).parts[0]
-    identity = identity_from_cwd(town, path)
-    return first if first in town.rigs() else (identity.rig or "" if identity else "")

@@ -144,19 +144,22 @@ def _redraw(town: Town) -> Redraw:
 def _length(wanted: Wanted) -> Length:
     """How long examples may be, in the base's own tokens where its tokenizer can be read.
 
-    Raises UserError where lengths matter and it cannot."""
+    Raises UserError where the base is none."""
     from ..errors import FinetuneError
     from ..rendering.render import STANDARD, TINY, Budget, Renderer
     from ..training.base import base_path
 
+    folder = base_path(wanted.base)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"--base {wanted.base}: no base: it has no config.json; name a model's folder, or tiny"
+        )
     budget = TINY if wanted.base == "tiny" else STANDARD
     tokens = wanted.max_tokens or budget.request
     try:
-        renderer = Renderer.from_folder(base_path(wanted.base))
+        renderer = Renderer.from_folder(folder)
     except FinetuneError as error:
-        if wanted.length != "window":
-            raise UserError(f"--length {wanted.length} needs the base's tokenizer: {error}") from None
-        return Length(wanted.length, tokens)
+        raise UserError(f"--base {wanted.base}: no base: {error}") from None
     whole = Budget(1 << 40, budget.result, budget.prime, budget.reply)
     return Length(wanted.length, tokens, lambda c: len(renderer.request(c, whole).ids))
 

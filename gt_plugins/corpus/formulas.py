@@ -11,8 +11,8 @@ from ..errors import FinetuneError
 from ..town.bd import Bd
 from ..town.roles import role_of
 from ..town.root import Town
-from .artifacts import document
 from .sources import Document, Trouble
+from .townfiles import document
 
 SUFFIXES = (".formula.toml", ".formula.json")
 

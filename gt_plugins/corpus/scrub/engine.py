@@ -18,7 +18,7 @@ from ...town.root import Town
 from ...transcripts.model import Session
 from . import encoded
 from .judge import PASSWORD, key_strength
-from .layers import SEPARATOR, Hit, Layer, Policy, ScrubError
+from .layers import SEPARATOR, Hit, Layer, Policy, ScrubError, prefiltered
 from .policy import rules_version, town_policy
 from .scan import Automaton, forget, haystack
 from .secrets import GENERIC
@@ -34,6 +34,9 @@ _PIECE = 4
 _AROUND = 1024
 _CACHED = 256
 _CACHE = 50_000
+_CACHE_CHARS = 8 << 20
+"""So much text is remembered, with what became of it and something for each entry."""
+_ENTRY = 120
 _DEPTH = 3
 _ID_KEYS = frozenset(
     "uuid parentUuid id tool_use_id toolUseID sessionId session_id requestId request_id leafUuid "
@@ -87,8 +90,10 @@ class Scrubber:
         self._allow = Automaton(
             a.encode("latin-1", "replace").lower().decode("latin-1") for a in policy.allow
         )
+        self._finders = [(layer, prefiltered(layer)) for layer in self.layers]
         self._keyed = [layer for layer in self.layers if layer.find_keyed is not None]
         self._known: dict[str, _Change | None] = {}
+        self._held = 0
         self._plain_keys: set[str] = set()
 
     def text(self, text: str) -> tuple[str, Counter[str]]:
@@ -234,9 +239,16 @@ class Scrubber:
             if result is not None:
                 changed[text] = result
             if len(text) <= _CACHED:
-                if len(self._known) >= _CACHE:
-                    self._known.clear()
-                self._known[text] = result
+                self._remember(text, result)
+
+    def _remember(self, text: str, result: _Change | None) -> None:
+        """Keep what became of a short text, which will be met again."""
+        cost = _ENTRY + len(text) + (len(result[0]) if result is not None else 0)
+        if self._held + cost > _CACHE_CHARS:
+            self._known.clear()
+            self._held = 0
+        self._held += cost
+        self._known[text] = result
 
     def _find_all(self, texts: list[str]) -> list[list[_Found]]:
         """The hits of every layer in each text; texts that a hit straddles are searched again alone."""
@@ -261,8 +273,8 @@ class Scrubber:
 
     def _find(self, text: str, depth: int = 0) -> list[_Found]:
         found: list[_Found] = []
-        for rank, layer in enumerate(self.layers):
-            found += self._call(layer, rank, len(text), layer.find, text)
+        for rank, (layer, find) in enumerate(self._finders):
+            found += self._call(layer, rank, len(text), find, text)
         if depth < _DEPTH:
             found += self._find_encoded(text, depth)
             for view in views(haystack(text)):

@@ -68,3 +68,34 @@ class Layer:
     """``(key, value)`` of a JSON object, asked for where the key alone may make the value sensitive."""
     version: str = ""
     """Part of the policy version: change it when the layer finds more, and stored rows are scrubbed again."""
+    keywords: tuple[str, ...] = ()
+    """``find`` is asked only about values in which one of these stands, whatever the case of ASCII letters;
+    with none it is asked about every value."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keywords, str) or not all(self.keywords):
+            raise ValueError(f"layer {self.name}: keywords are a tuple of words, none of them empty")
+
+
+def prefiltered(layer: Layer) -> Callable[[str], list[Hit]]:
+    """The ``find`` of a layer; where the layer names keywords, for values that hold one alone."""
+    if not layer.keywords:
+        return layer.find
+    from .scan import Automaton, haystack
+
+    machine = Automaton(k.encode("latin-1", "replace").lower().decode("latin-1") for k in layer.keywords)
+
+    def find(text: str) -> list[Hit]:
+        found: list[Hit] = []
+        done = 0
+        for _, start, end in machine.hits(haystack(text).folded):
+            if start < done:
+                continue
+            begin = text.rfind(SEPARATOR, 0, start) + 1
+            begin += len(SEPARATOR) - 1 if begin else 0
+            stop = text.find(SEPARATOR, end)
+            done = stop if stop >= 0 else len(text)
+            found += [Hit(begin + h.start, begin + h.end, h.kind) for h in layer.find(text[begin:done])]
+        return found
+
+    return find

@@ -40,6 +40,9 @@ _MONTHS += ("july", "august", "september", "october", "november", "december")
 _CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
 _JWT_HEAD = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 _DIGITS = ALPHABETS[0]
+_REMEMBERED = 8 << 20
+"""Characters of originals and surrogates that are remembered, with something for each entry."""
+_ENTRY = 120
 BLANK_MEDIA = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 """A PNG of one transparent pixel: stands for every picture and document."""
 
@@ -75,15 +78,20 @@ class Surrogates:
         self._key = key
         self._rescrub = rescrub
         self._made: dict[tuple[str, str], str] = {}
+        self._held = 0
 
     def make(self, kind: str, original: str) -> str:
         """The surrogate of ``original``; the original itself where it is a surrogate already."""
         known = self._made.get((kind, original))
         if known is None:
             known = original if self.is_own(kind, original) else _MAKERS.get(kind, _shape)(self, original)
-            if len(self._made) > 50_000:
+            cost = _ENTRY + len(original) + len(known)
+            if self._held + cost > _REMEMBERED:
                 self._made.clear()
-            self._made[kind, original] = known
+                self._held = 0
+            if cost <= _REMEMBERED:
+                self._made[kind, original] = known
+                self._held += cost
         return known
 
     def is_own(self, kind: str, text: str) -> bool:
