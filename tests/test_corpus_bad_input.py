@@ -15,6 +15,7 @@ from claude_lines import SESSION, Transcript, patrol
 from corpus_helpers import SOURCES, PlainScrubber, capture, consented
 
 from gt_plugins.corpus import helpers
+from gt_plugins.corpus import sweep as sweeping
 from gt_plugins.corpus.store import Store
 from gt_plugins.corpus.sweep import SweepReport, sweep
 from gt_plugins.town.root import Town
@@ -202,7 +203,7 @@ def test_helpers_store_what_the_sweep_alone_would(
         lines.say(f"api_token: {'0a1b2c3d4e5f' * 3}{number} and jo{number}@quist.dev")
         lines.write(place)
     (place / "odd.jsonl").write_bytes(b"\x00\xff" * 100)
-    monkeypatch.setattr(helpers, "FROM_BYTES", 0)
+    monkeypatch.setattr(sweeping, "HELPED_FROM", 0)
     monkeypatch.setattr(helpers, "helper_count", lambda: 2)
     report = sweep(town, place.parent)
     assert report.captured == 7 and report.redactions["email"] == 6
@@ -220,7 +221,7 @@ def test_the_plain_scrubber_keeps_helpers_away(
     town: Town, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scrubber that was handed in cannot be made again elsewhere."""
-    monkeypatch.setattr(helpers, "FROM_BYTES", 0)
+    monkeypatch.setattr(sweeping, "HELPED_FROM", 0)
     monkeypatch.setattr(helpers, "helper_count", lambda: pytest.fail("asked for helpers"))
     assert capture(town, place.parent, scrubber=PlainScrubber()).captured == 1
 

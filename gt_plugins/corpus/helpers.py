@@ -11,52 +11,27 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from ..transcripts.sources import Head, TranscriptSource
 from .belonging import Belonging, Hint
-from .reading import FileRead, Reader, asked
+from .reading import FileRead, Reader, Task, asked, few_collections, read_here
 from .scrub.engine import Scrubber
 from .scrub.layers import Policy
 
-FROM_BYTES = 12 << 20
-"""Less than this is read by the sweep itself: helpers take a second to start."""
 MOST = 4
 _AHEAD = 2
 _WATCH_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A file to read, and what to do with the result."""
-
-    source: TranscriptSource
-    path: Path
-    head: Head | None
-    hint: Hint
-    then: Callable[[FileRead], None]
-    failed: Callable[[OSError], None]
 
 
 def helper_count() -> int:
     """One for each processor that this process may use beside its own, four at most."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST, usable - 1)
-
-
-def read_here(reader: Reader, task: Task) -> None:
-    """Read a file in this process."""
-    try:
-        sessions = asked(task.source.sessions, task.path)
-    except OSError as error:
-        task.failed(error)
-        return
-    task.then(reader.read(sessions, task.path, task.head, task.hint))
 
 
 class Helpers:
@@ -135,4 +110,5 @@ def _end_with(sweep: int) -> None:
 
 def _read(name: str, path: Path, head: Head | None, hint: Hint) -> FileRead:
     reader, sources = _state["reader"]
-    return reader.read(asked(sources[name].sessions, path), path, head, hint)
+    with few_collections():
+        return reader.read(asked(sources[name].sessions, path), path, head, hint)

@@ -6,21 +6,25 @@ Nothing here touches the store, so that it can be done in a process of its own (
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..town.roles import Identity
 from ..transcripts.model import Session
-from ..transcripts.sources import Head
+from ..transcripts.sources import Head, TranscriptSource
 from .belonging import STORED, Belonging, Hint
 from .names import scrub_names
 from .packing import canonical
 
 T = TypeVar("T")
+_COLLECT_AFTER = 200_000
+"""So many more objects than before."""
 
 
 class Scrubs(Protocol):
@@ -69,6 +73,39 @@ def asked(reader: Callable[[Path], T], path: Path) -> T:
         raise
     except Exception as error:  # a reader may be a third party's; its message may quote the text
         raise OSError(errno.EIO, f"its reader failed ({type(error).__name__})", str(path)) from None
+
+
+@contextmanager
+def few_collections() -> Iterator[None]:
+    """Within the block Python looks for cycles rarely: sessions are large and have none."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file to read, and what to do with the result."""
+
+    source: TranscriptSource
+    path: Path
+    head: Head | None
+    hint: Hint
+    then: Callable[[FileRead], None]
+    failed: Callable[[OSError], None]
+
+
+def read_here(reader: Reader, task: Task) -> None:
+    """Read a file in this process."""
+    try:
+        sessions = asked(task.source.sessions, task.path)
+    except OSError as error:
+        task.failed(error)
+        return
+    task.then(reader.read(sessions, task.path, task.head, task.hint))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import RetriableError, UserError, in_file
 from ..town.root import Town
@@ -63,8 +63,7 @@ class StoredDocument:
     redactions: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """A session file as it was when it was last looked at, and what was decided."""
 
     size: int
@@ -348,8 +347,11 @@ class Store:
 
     def seen_files(self) -> dict[str, Seen]:
         """Hash of path → how the file was when it was last looked at."""
-        rows = self._rows("SELECT file, size, mtime_ns, inode, verdict, session_key FROM files")
-        return {row[0]: Seen(*row[1:]) for row in (tuple(r) for r in rows)}
+        with explained(self.path):
+            cursor = self._db.cursor()
+            cursor.row_factory = None  # there may be very many
+            rows = cursor.execute("SELECT file, size, mtime_ns, inode, verdict, session_key FROM files")
+            return {row[0]: Seen._make(row[1:]) for row in rows}
 
     def mark_file(self, file: str, seen: Seen) -> None:
         values = (file, seen.size, seen.mtime_ns, seen.inode, seen.verdict, seen.session_key)

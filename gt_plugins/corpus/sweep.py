@@ -2,8 +2,8 @@
 
 First the spool (what ``gt-hook session-end`` noted), then the projects folders of every reader. A file that
 has not changed since it was last looked at is not opened. Of a file that is not the town's only its head is
-read. One transaction per file holds its sessions and the note that it was seen; a spool entry goes only
-after that, so a kill at any point costs work, never a session.
+read. One transaction holds the sessions of a file and the note that it was seen (of many small files one
+together); a spool entry goes only after that, so a kill at any point costs work, never a session.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from ..settings import load_settings
 from ..town.root import Town
 from ..transcripts.sources import Head, TranscriptSource, transcript_sources
 from . import consent as consents
-from . import helpers as helping
 from .belonging import STORED, Belonging, Hint, is_path
 from .lock import sweep_lock
-from .reading import FileRead, Reader, Ready, Scrubs, asked
+from .reading import FileRead, Reader, Ready, Scrubs, Task, asked, few_collections, read_here
 from .store import Seen, Store, key_of
 
 SPOOL_PATIENCE = 24 * 3600.0
@@ -36,6 +35,10 @@ SPOOL_PATIENCE = 24 * 3600.0
 WAIT_FOR_OTHER = 600.0
 MARKS = 256
 """Files that are not ours are noted so many at a time."""
+TAKEN_FILES, TAKEN_BYTES = 128, 4 << 20
+"""Files that were read are stored so many, or so much, at a time."""
+HELPED_FROM = 12 << 20
+"""Less than so many bytes is read by the sweep itself: helpers take a while to start."""
 
 Progress = Callable[[int, int], None]
 
@@ -74,7 +77,12 @@ def sweep(
     """
     consents.require(town)
     _real_folder.cache_clear()
-    run = _Sweep(town, sources, scrubber, progress)
+    with few_collections():
+        return _swept(town, projects, spool_only, _Sweep(town, sources, scrubber, progress))
+
+
+def _swept(town: Town, projects: Path | None, spool_only: bool, run: _Sweep) -> SweepReport:
+    """Go on until no spool entry is left that this sweep has not dealt with."""
     first = True
     while first or run.pending():
         with sweep_lock(town, 0.0 if spool_only else WAIT_FOR_OTHER) as held:
@@ -118,6 +126,17 @@ def _state(source: TranscriptSource, path: Path) -> Seen | None:
     return Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
 
 
+def _looked_at(source: TranscriptSource, path: Path) -> tuple[str, Seen | None]:
+    """The key of a file and what :func:`_state` says of it: of a plain file by one call of the system."""
+    if source.state is None:
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode):
+            folder, name = os.path.split(path)
+            key = key_of(os.path.join(_real_folder(folder), name))
+            return key, Seen(status.st_size, status.st_mtime_ns, status.st_ino, "")
+    return file_key(path), _state(source, path)
+
+
 def _is_still(source: TranscriptSource, path: Path, mark: Seen) -> bool:
     """Whether a file is as it was before it was read."""
     try:
@@ -128,9 +147,7 @@ def _is_still(source: TranscriptSource, path: Path, mark: Seen) -> bool:
 
 def _alike(one: Seen | None, other: Seen | None) -> bool:
     """Whether size, time and inode are the same."""
-    if one is None or other is None:
-        return False
-    return (one.mtime_ns, one.size, one.inode) == (other.mtime_ns, other.size, other.inode)
+    return one is not None and other is not None and one[:3] == other[:3]
 
 
 class _Sweep:
@@ -157,10 +174,11 @@ class _Sweep:
         self.handled: set[str] = set()
         self.again: set[str] = set()
         self.marks: dict[str, Seen] = {}
+        self.taken: list[tuple[str, Seen, FileRead]] = []
         self._scrubber = scrubber
         self._reader: Reader | None = None
         self._plain = sources is None and scrubber is None
-        self._later: list[tuple[int, helping.Task]] | None = None
+        self._later: list[tuple[int, Task]] | None = None
         """While files are looked at before any is read: those to read, with their sizes."""
 
     def open(self, store: Store) -> None:
@@ -215,7 +233,9 @@ class _Sweep:
         while entries := self.pending():
             for entry in entries:
                 self.handled.add(entry.name)
-                if self._spool_entry(entry):
+                done = self._spool_entry(entry)
+                self._store_taken()
+                if done:
                     entry.unlink(missing_ok=True)
         self._write_marks()
 
@@ -259,7 +279,7 @@ class _Sweep:
             folders = [projects] if projects is not None else source.roots(self.town) if source.roots else []
             for folder in folders:
                 self._find(source, Path(os.path.realpath(folder)), found)
-        later: list[tuple[int, helping.Task]] = []
+        later: list[tuple[int, Task]] = []
         self._later = later
         for source, path in found.values():
             self._file(source, path, Hint())
@@ -268,23 +288,28 @@ class _Sweep:
         for source, path in found.values():
             if self.again and file_key(path) in self.again:
                 self._file(source, path, Hint())
+        self._store_taken()
         self._write_marks()
         if self.progress is not None:
             self.progress(len(found), len(found))
 
-    def _read_all(self, tasks: Sequence[tuple[int, helping.Task]], files: int) -> None:
+    def _read_all(self, tasks: Sequence[tuple[int, Task]], files: int) -> None:
         """Read files, with helpers where there is much to read; only in the plain case."""
-        much = sum(size for size, _ in tasks) > helping.FROM_BYTES
-        count = helping.helper_count() if much and self._plain else 0
+        if not tasks:
+            return
+        much = self._plain and sum(size for size, _ in tasks) > HELPED_FROM
         with ExitStack() as at_end:
-            read: Callable[[helping.Task], None] = partial(helping.read_here, self.reader)
-            if count:
-                made = helping.Helpers(self.reader, self.scrubber.policy, count)
-                read = at_end.enter_context(made).add
+            read: Callable[[Task], None] = partial(read_here, self.reader)
+            if much:
+                from . import helpers  # brings multiprocessing
+
+                if count := helpers.helper_count():
+                    read = at_end.enter_context(helpers.Helpers(self.reader, self.scrubber.policy, count)).add
             for number, (_, task) in enumerate(tasks, files - len(tasks)):
                 if self.progress is not None:
                     self.progress(number, files)
                 read(task)
+        self._store_taken()
 
     def _find(
         self, source: TranscriptSource, folder: Path, found: dict[str, tuple[TranscriptSource, Path]]
@@ -300,11 +325,10 @@ class _Sweep:
     def _file(self, source: TranscriptSource, path: Path, hint: Hint) -> bool:
         """Look at one file; False where it could not be read and may be later."""
         try:
-            state = _state(source, path)
+            key, state = _looked_at(source, path)
             if state is None:
                 self.skipped["no_file"] += 1
                 return True
-            key = file_key(path)
             seen = self.seen.get(key)
             if seen is not None and _alike(seen, state) and not self._look_again(seen, hint):
                 self._count(seen.verdict, "unchanged")
@@ -352,30 +376,41 @@ class _Sweep:
         """A new or changed file: judge it by its head, and only then read it."""
         head = asked(source.head, path)
         verdict = self._judge(head, hint)
-        mark = replace(state, session_key=key_of(head.session_id) if head else "")
+        mark = state._replace(session_key=key_of(head.session_id) if head else "")
         if verdict != STORED:
             self._count(verdict, "")
-            self._mark_later(key, replace(mark, verdict=verdict))
+            self._mark_later(key, mark._replace(verdict=verdict))
             return
         then = partial(self._take, source, path, key, mark)
         if self._later is None:
             then(self.reader.read(asked(source.sessions, path), path, head, hint))
         else:
-            task = helping.Task(source, path, head, hint, then, partial(self._not_read, path))
+            task = Task(source, path, head, hint, then, partial(self._not_read, path))
             self._later.append((state.size, task))
 
     def _take(self, source: TranscriptSource, path: Path, key: str, mark: Seen, found: FileRead) -> None:
-        """Store what a file gave, and the note that it was seen, in one transaction."""
+        """Have what a file gave stored, soon."""
         for verdict in found.left_out:
             self._count(verdict, "")
         self.notes.update(found.notes)
         self.problems.extend(found.problems)
         if not _is_still(source, path, mark):
             self.notes["changed_while_read"] += 1  # what was noted is how it was before: the next sweep looks
+        self.taken.append((key, mark._replace(verdict=found.verdict), found))
+        if len(self.taken) >= TAKEN_FILES or sum(seen.size for _, seen, _ in self.taken) >= TAKEN_BYTES:
+            self._store_taken()
+
+    def _store_taken(self) -> None:
+        """Store what files gave, and the notes that they were seen, in one transaction."""
+        added: list[tuple[Ready, str]] = []
+        if not self.taken:
+            return
         with self.store.transaction():
-            added = [self._add(item, key) for item in found.ready]
-            self.store.mark_file(key, replace(mark, verdict=found.verdict))
-        for item, status in zip(found.ready, added, strict=True):
+            for key, seen, found in self.taken:
+                added += [(item, self._add(item, key)) for item in found.ready]
+                self.store.mark_file(key, seen)
+        self.taken.clear()
+        for item, status in added:
             self.counted[status] += 1
             self.notes.update(item.session.counts)
             self.redactions.update(item.redactions if status != "unchanged" else {})

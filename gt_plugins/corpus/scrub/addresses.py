@@ -5,23 +5,24 @@ from __future__ import annotations
 import re
 
 from .layers import Hit
+from .patterns import regex
 from .scan import ends_word
 
 _NAME = r"[A-ZÄÖÜÉÅØ][\w'’äöüßéèàåøñ-]{1,24}"
-_STREET = re.compile(
+_STREET = regex(
     r"(?<![\w.:#-])(\d{1,5}[A-Za-z]?,? (?:(?:North|South|East|West|N|S|E|W)\.? )?"
     r"(?:[A-Z][a-z'’]{1,20} |\d{1,3}(?:st|nd|rd|th) ){1,3}"
     r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Terrace|Square|Place|Pl|Way|Close|Crescent|Highway|Hwy|Parkway|Pkwy)\b\.?)"
     r"((?:,? (?:Apt|Suite|Unit|Ste|Flat|#)\.? ?\w{1,6})?"
     r"(?:,\s?[A-Z][A-Za-z. ]{2,24})?(?:,? [A-Z]{2} \d{5}(?:-\d{4})?)?)"
 )
-_PLAIN_SUFFIX = re.compile(r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Terrace|Crescent)\.?$")
-_LIVES = re.compile(
+_PLAIN_SUFFIX = regex(r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Terrace|Crescent)\.?$")
+_LIVES = regex(
     r"(?i)(?:address|ships? (?:it )?to|shipped to|deliver\w* to|lives? (?:at|in|on)|"
     r"resid\w+ at|located at|sent? to|mail\w* to|home is)"
     r"[\s\"'\\:=]{0,8}$"
 )
-_BEFORE_NAME = re.compile(
+_BEFORE_NAME = regex(
     r"(?<![\w.])(?:\d{1,4}(?: ?(?:bis|ter))?,? (?:rue|avenue|boulevard|place|chemin|impasse|allée|quai) "
     rf"(?:de la |de l'|des |du |de |d')?{_NAME}(?: {_NAME}){{0,2}}|"
     r"(?:Calle|C/|Avenida|Avda\.?|Plaza|Paseo|Rua|Via|Viale|Piazza|Corso|Largo) "
@@ -29,13 +30,14 @@ _BEFORE_NAME = re.compile(
     rf"{_NAME}(?: {_NAME}){{0,2}},? (?:n[º°.] ?)?\d{{1,4}}(?:/\d{{1,3}})?[A-Za-z]?)"
     r"(?:,? (?:[A-Z]{1,2}-)?\d{4,6}(?: [A-Z]{2})? [A-ZÄÖÜÉ][\w'’éèàüöä-]{2,24})?(?!\w)"
 )
-_COMPOUND = re.compile(
+_COMPOUND = regex(
     r"(?<![\w.])(?:[A-ZÄÖÜ][a-zäöüß]{2,24}(?:-[A-ZÄÖÜ][a-zäöüß]{2,24}){0,2}[ -]?"
     r"(?:[Ss]traße|[Ss]trasse|[Ss]tr\.|[Pp]latz|[Aa]llee|[Gg]asse)|"
     r"[A-Z][a-z]{2,24}(?:straat|laan|plein|gracht|kade|gatan|vägen|vej|gade)) \d{1,4} ?[a-z]?"
     r"(?:,? (?:[A-Z]{1,2}-)?\d{4,5}(?: [A-Z]{2})? [A-ZÄÖÜ][\w'’äöüß-]{2,24})?(?![\w.]\d)"
 )
-_BOX = re.compile(r"ox \d{1,6}(?!\w)")
+_BOX = regex(r"ox \d{1,6}(?!\w)")
+_BOX_NUMBER = regex(r"\d{2,6}(?: \d{2,6})?(?!\w)")
 ENGLISH: tuple[str, ...] = tuple(
     f" {word}"
     for word in (
@@ -89,7 +91,7 @@ def find_compound(text: str, start: int, end: int, out: list[Hit]) -> int:
 
 
 def find_box(text: str, start: int, end: int, out: list[Hit]) -> int:
-    match = _BOX.match(text, end) or re.compile(r"\d{2,6}(?: \d{2,6})?(?!\w)").match(text, end)
+    match = _BOX.match(text, end) or _BOX_NUMBER.match(text, end)
     if match is None or not text[start].isupper():
         return 0
     out.append(Hit(start, match.end(), "address"))
@@ -124,13 +126,13 @@ GEO: tuple[str, ...] = (
     "geopoint",
 )
 GEO_KEYS = frozenset("lat latitude lng lon long longitude geo_lat geo_lng geo_lon".split())
-_PAIR = re.compile(
+_PAIR = regex(
     r"[^\d\n\x00-]{0,24}?(-?\d{1,2}\.\d{3,15})\s?[,;/ ]\s?(-?1?\d{1,2}\.\d{3,15})(?![\d.]|\s?,\s?-?\d)"
 )
-_LONE_PAIR = re.compile(
+_LONE_PAIR = regex(
     r"(?<![\d.,-])(?<!\d, )(?<!\[)(-?[1-8]\d\.\d{5,15}),\s?(-?1?\d{1,2}\.\d{5,15})(?![\d.]|\s?,\s?-?\d)"
 )
-_DEGREES = re.compile(
+_DEGREES = regex(
     r"(?<![\w.])\d{1,3}(?:\.\d{1,10})?\s?°(?:\s?\d{1,2}(?:\.\d+)?\s?['’′])?(?:\s?\d{1,2}(?:\.\d+)?\s?[\"”″])?\s?[NSEWO](?!\w)"
 )
 LONE_SHAPES: tuple[str, ...] = ("00000, 0", "00000,0", "00000, -0", "00000,-0")

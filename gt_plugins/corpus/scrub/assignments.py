@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .judge import FOREIGN, PASSWORD, TOKEN, is_code, is_placeholder, is_secret, key_strength, looks_random
 from .layers import Hit
+from .patterns import regex
 from .scan import entropy, word, word_left
 
 KEYWORDS: tuple[str, ...] = tuple(
@@ -46,77 +47,73 @@ VENDORS: tuple[str, ...] = tuple(
 )
 
 _KEY_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-_REST = re.compile(r"[A-Za-z0-9_-]{0,24}")
-_ASSIGN = re.compile(
+_REST = regex(r"[A-Za-z0-9_-]{0,24}")
+_ASSIGN = regex(
     r"(?:\\{0,8}[\"'`]|%2[27])?\*{0,2}\s{0,6}\]?\s{0,6}"
     r"(?P<typed>:\s?(?:str|String|string|&str|Optional\[str\]|str \| None|auto|var))?"
     r"\s{0,6}(?P<op>:=|=>|={1,3}|:|%3[AaDd](?:%20|\+)?(?:%2[27])?)\*{0,2}\s{0,6}"
 )
 _NOTHING_FOLLOWS = frozenset(".;)}{[/<&!?@#$^~")
 """What stands behind a key with no value."""
-_SPACE = re.compile(r"\s")
+_SPACE = regex(r"\s")
 _LEAST = {PASSWORD: 4, TOKEN: 8}
-_PAIR = re.compile(
+_PAIR = regex(
     r"(?:\\{0,8}[\"'])?\s{0,4},?\s{0,4}"
     r"(?:(?:\\+n|\n)(?:[ \t+>|-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?|[^\n\x00]{1,40}?[ \t]))?"
     r"(?:\\{0,8}[\"'])?[Vv]alue(?:\\{0,8}[\"'])?\s{0,3}[:=]\s{0,3}"
 )
-_ARGUMENT = re.compile(
+_ARGUMENT = regex(
     r"\\{0,8}[\"']\s{0,3},\s{0,3}(?=\\{0,8}[\"'])|\(\s{0,2}(?=\\{0,8}[\"'])|(?:\\{0,8}[`*\"']{1,3})?(?:\s{1,30}[|│]\s{0,3}|[|│]\s{1,3})(?=[^|\s])"
 )
-_TAG = re.compile(r"(?:\\{0,8}[\"'])?\s?>")
-_GAP = re.compile(
+_TAG = regex(r"(?:\\{0,8}[\"'])?\s?>")
+_GAP = regex(
     r"[ \t]{1,40}"
     r"(?P<verb>(?:(?:(?:was|is|has been) )?(?:changed|set|reset|updated) to|is|was|as)[ \t:]{1,3})?(?=\S)"
 )
 _END_OF_LINE = r"[ \t]{0,6}(?:\r?\n|\\+n)[ \t]{0,16}"
-_BLOCK = re.compile(rf"[ \t]{{0,6}}[|>][-+]?{_END_OF_LINE}(?<=[ \t])")
-_ITEM = re.compile(rf"(?:{_END_OF_LINE}-[ \t]{{1,4}}|[ \t]{{0,6}}\[\s{{0,8}})(?=\S)")
-_NEXT_ITEM = re.compile(rf"\\{{0,8}}[\"'`]?(?:{_END_OF_LINE}-[ \t]{{1,4}}|\s{{0,4}},\s{{0,8}})(?=\S)")
+_BLOCK = regex(rf"[ \t]{{0,6}}[|>][-+]?{_END_OF_LINE}(?<=[ \t])")
+_ITEM = regex(rf"(?:{_END_OF_LINE}-[ \t]{{1,4}}|[ \t]{{0,6}}\[\s{{0,8}})(?=\S)")
+_NEXT_ITEM = regex(rf"\\{{0,8}}[\"'`]?(?:{_END_OF_LINE}-[ \t]{{1,4}}|\s{{0,4}},\s{{0,8}})(?=\S)")
 _MOST_ITEMS = 40
-_RULE_OF_LENGTH = re.compile(r"[a-z_]+[:=][\d,]+")
+_RULE_OF_LENGTH = regex(r"[a-z_]+[:=][\d,]+")
 """``min:8``: what a form asks of a password."""
-_FOR = re.compile(
+_FOR = regex(
     r"[ \t](?:for|of|to|on)[ \t](?:[^\s:=\x00]{1,40}[ \t]){0,5}?"
     r"(?:[^\s:=\x00]{1,40}[ \t]?[:=]|is|was)[ \t]{1,3}(?=\S)"
 )
-_FOREIGN = re.compile(
+_FOREIGN = regex(
     r"[\"'\u201d]?\s{0,2}(?:[:=\uff1a\uff1d是为は]|=>)\s{0,2}[\"'\u201c]?"
     r"([^\s\"'\u201c\u201d,;\uff0c\u3002\uff1b]{6,128})"
 )
-_LOGIN_PAIR = re.compile(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\x1b\"'`\\,;]{6,128})")
-_OPENING = re.compile(r"[fbruFBRU]{0,2}(\\{0,8})(\"\"\"|[\"'`])")
-_LITERAL_BARE = re.compile(r"[^\s\x1b\"'`\\\x00]{1,2048}")
-_BARE = re.compile(
+_LOGIN_PAIR = regex(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\x1b\"'`\\,;]{6,128})")
+_OPENING = regex(r"[fbruFBRU]{0,2}(\\{0,8})(\"\"\"|[\"'`])")
+_LITERAL_BARE = regex(r"[^\s\x1b\"'`\\\x00]{1,2048}")
+_BARE = regex(
     r"(?:[^\s\x1b\"'`,;&|<>(){}\[\]\\\x00]|\$\{|\{\{|"
     r"&(?!&|amp;|lt;|gt;|quot;|#|[\w.%-]{1,40}=)(?=[^\s\x1b\"'`\\\x00])){1,2048}"
 )
 """To whatever ends a word in code, a query, a shell or prose."""
-_ENCODED = re.compile(
-    r"(?:[A-Za-z0-9._~!*+/=-]|%(?!26|22|20|0[AaDd]|7[Dd]|2[Cc]|3[Bb])[0-9A-Fa-f]{2}){1,1024}"
-)
-_CUT = re.compile(r";\s?[A-Za-z][\w ]{1,30}=|[;,]$|[.:]+$|\)+$")
-_NETRC = re.compile(r"\b(?:login|machine|user)\s+\S+\s+(?:password\s*)?$", re.IGNORECASE)
-_CONFIGURE = re.compile(
-    r"\b(?:set|config|configure|add|put|create)\s+(?:\S+\s+)?(?:-\S+\s+)?[\w./:@-]{0,60}$"
-)
-_LINE_START = re.compile(
+_ENCODED = regex(r"(?:[A-Za-z0-9._~!*+/=-]|%(?!26|22|20|0[AaDd]|7[Dd]|2[Cc]|3[Bb])[0-9A-Fa-f]{2}){1,1024}")
+_CUT = regex(r";\s?[A-Za-z][\w ]{1,30}=|[;,]$|[.:]+$|\)+$")
+_NETRC = regex(r"\b(?:login|machine|user)\s+\S+\s+(?:password\s*)?$", re.IGNORECASE)
+_CONFIGURE = regex(r"\b(?:set|config|configure|add|put|create)\s+(?:\S+\s+)?(?:-\S+\s+)?[\w./:@-]{0,60}$")
+_LINE_START = regex(
     r"(?:^|\n|\\n)\ufeff?[ \t]*(?:[-+#>]\s{0,16}|\d{1,6}(?:→|\t|\\t|:)\s*)?"
     r"(?:export |set |ENV |ARG |- )?[\"']?$"
 )
 _TRAIL = ".,:;"
-_VENDOR = re.compile(
+_VENDOR = regex(
     r"[A-Za-z0-9_. \t-]{0,24}(?:\\{0,8}[\"'`])?\]?\s{0,3}(?::=|=>|=|:)\s{0,3}"
     r"(?:\\{0,8}[\"'`])?([A-Za-z0-9][A-Za-z0-9_=/+.~-]{13,149})"
 )
-_DECLARED = re.compile(
+_DECLARED = regex(
     r"\s{1,4}\\{0,8}\"([\w-]{2,60})\\{0,8}\"\s{0,4}\{[^{}\x00]{0,400}?\bdefault\s{0,8}=\s{0,4}\\{0,8}\"([^\"\\\s]{4,512})"
 )
-_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_SECRETIVE = re.compile(r"(?i)key|token|secret|auth|pass|cred|api|dsn|client|license")
-_PHRASE = re.compile(r"[\"'`:=\s\\]{1,12}((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,8})(?![a-z ])")
-_SIGNATURE = re.compile(r"([A-Za-z0-9%+/=_-]{24,1024})")
+_UUID = regex(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_HASH = regex(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SECRETIVE = regex(r"(?i)key|token|secret|auth|pass|cred|api|dsn|client|license")
+_PHRASE = regex(r"[\"'`:=\s\\]{1,12}((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,8})(?![a-z ])")
+_SIGNATURE = regex(r"([A-Za-z0-9%+/=_-]{24,1024})")
 
 
 class _Value(NamedTuple):

@@ -7,73 +7,71 @@ import re
 from .decoding import decode_base64
 from .judge import is_code, is_placeholder, looks_random
 from .layers import Hit
+from .patterns import regex
 from .scan import entropy, starts_word
 
-_PEM_HEAD = re.compile(
-    r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----"
-)
-_PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY")
-_PEM_GLUE = re.compile(
+_PEM_HEAD = regex(r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----")
+_PEM_END = regex(r"-----END (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY")
+_PEM_GLUE = regex(
     r"(?:[\s\"',|>#*]|\\+[nrt]|\\+(?=[\"'])|\\+u2192|[+](?=[\s\"'])|-(?!-)|(?<![A-Za-z0-9])\d{1,6}(?:→|\\+u2192|\\+t|[\t:|])|"
     r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset): [^\n\\\x00]{0,80})*+"
 )
-_PEM_LINE = re.compile(r"[A-Za-z0-9+/]{16,4096}={0,2}")
-_PEM_LAST = re.compile(r"[A-Za-z0-9/][A-Za-z0-9+/]{0,75}={0,2}")
-_PEM_CHECKSUM = re.compile(r"=[A-Za-z0-9+/]{4}")
+_PEM_LINE = regex(r"[A-Za-z0-9+/]{16,4096}={0,2}")
+_PEM_LAST = regex(r"[A-Za-z0-9/][A-Za-z0-9+/]{0,75}={0,2}")
+_PEM_CHECKSUM = regex(r"=[A-Za-z0-9+/]{4}")
 _PEM_LIMIT = 65_536
-_JWK = re.compile(
+_COUNT = regex(r"\s*\d{1,4}")
+_JWK = regex(
     r"\\{0,16}[\"'](?:d|p|q|dp|dq|qi|k)\\{0,16}[\"']\s{0,3}:\s{0,3}"
     r"\\{0,16}[\"']([A-Za-z0-9_-]{20,2048})"
 )
-_PREFIX = re.compile(r"[^\n\x00]{0,60}\Z")
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]*+){1,3}")
-_JWT_RUN = re.compile(r"[A-Za-z0-9_-]*+")
-_USERINFO = re.compile(r"([^\s\x1b/@:\"'<>`\\\x00]{0,128}):([^\s\x1b/\"'<>`\\\x00]{1,256})@(?=[\w.\[-])")
-_USER_TOKEN = re.compile(r"([A-Za-z0-9_-]{20,255})(?::)?@(?=[\w.-])")
-_ENCODED_INFO = re.compile(
+_PREFIX = regex(r"[^\n\x00]{0,60}\Z")
+_JWT = regex(r"eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]*+){1,3}")
+_JWT_RUN = regex(r"[A-Za-z0-9_-]*+")
+_USERINFO = regex(r"([^\s\x1b/@:\"'<>`\\\x00]{0,128}):([^\s\x1b/\"'<>`\\\x00]{1,256})@(?=[\w.\[-])")
+_USER_TOKEN = regex(r"([A-Za-z0-9_-]{20,255})(?::)?@(?=[\w.-])")
+_ENCODED_INFO = regex(
     r"([\w.~-]{0,100})%3[Aa]((?:[\w.~!*+-]|%(?!40|2[Ff])[0-9A-Fa-f]{2}){1,200})%40(?=[\w.-])"
 )
-_BEARER = re.compile(
+_BEARER = regex(
     r"(?:[ \t]{1,4}|%20|\+|\\u0020)(?:\\{0,4}[\"'])?"
     r"([A-Za-z0-9._~+/-]{8,4096}(?::[A-Za-z0-9_-]{20,512})?={0,2})"
 )
-_BASIC = re.compile(r"(?:[ \t]{1,4}|%20)(?:\\{0,4}[\"'])?([A-Za-z0-9+/_-]{6,1024}={0,2})")
-_AUTHORIZATION = re.compile(
+_BASIC = regex(r"(?:[ \t]{1,4}|%20)(?:\\{0,4}[\"'])?([A-Za-z0-9+/_-]{6,1024}={0,2})")
+_AUTHORIZATION = regex(
     r"(?:(?:\\{0,8}[\"'`])?\]?\s{0,3}[:=,]\s{0,3}(?:\\{0,8}[\"'`])?)"
     r"(?:(?i:token|bot|ssws|apikey|api-key|key|oauth|sso-key|splunk|geniekey|digest|negotiate|hmac)(?:=|\s{1,2}))?"
     r"([A-Za-z0-9._~+/:-]{8,4096}={0,2})"
 )
-_COOKIES = re.compile(r"(?:\\{0,8}[\"'`])?\s{0,3}[:=]\s{0,3}(?:\\{0,8}[\"'`])?")
-_COOKIE = re.compile(r"[;\s]{0,4}([\w.%-]{1,64})=([^;\s\"'\\,\x00]{1,4096})")
-_SESSION = re.compile(r"=([^;\s\"'\\,&\x00]{16,512})")
-_CURL_USER = re.compile(r"(?:\s{1,3}|=)(?:\\{0,4}[\"'])?([^\s\x1b:\"'\\]{1,100}):([^\s\x1b\"'\\]{3,200})")
-_ECHOED = re.compile(
+_COOKIES = regex(r"(?:\\{0,8}[\"'`])?\s{0,3}[:=]\s{0,3}(?:\\{0,8}[\"'`])?")
+_COOKIE = regex(r"[;\s]{0,4}([\w.%-]{1,64})=([^;\s\"'\\,\x00]{1,4096})")
+_SESSION = regex(r"=([^;\s\"'\\,&\x00]{16,512})")
+_CURL_USER = regex(r"(?:\s{1,3}|=)(?:\\{0,4}[\"'])?([^\s\x1b:\"'\\]{1,100}):([^\s\x1b\"'\\]{3,200})")
+_ECHOED = regex(
     r"(?:echo|printf)\s+(?:-n\s+)?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\|]{4,512})(?:\\{0,4}[\"'])?\s*\|[^|\n]{0,200}$"
 )
-_MYSQL = re.compile(
+_MYSQL = regex(
     r"(?:dump|admin|import|sh)?\b[^\n|;\x00]{0,200}?\s-p(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,128})"
 )
-_LOGIN_P = re.compile(r"[^\n|;\x00]{0,200}?\s-p[ =](?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,512})")
-_OPTION_A = re.compile(r"[^\n|;\x00]{0,200}?\s-a[ =]?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,512})")
+_LOGIN_P = regex(r"[^\n|;\x00]{0,200}?\s-p[ =](?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,512})")
+_OPTION_A = regex(r"[^\n|;\x00]{0,200}?\s-a[ =]?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,512})")
 _ARGUMENT = r"[ =]?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\-][^\s\x1b\"'\\]{3,256})"
-_ZIP_P = re.compile(rf"[^\n|;\x00]{{0,100}}?\s-P{_ARGUMENT}")
-_SEVEN_P = re.compile(rf"[^\n|;\x00]{{0,100}}?\s-p{_ARGUMENT}")
-_LDAP_W = re.compile(rf"[^\n|;\x00]{{0,200}}?\s-w{_ARGUMENT}")
-_OPENSSL_K = re.compile(rf"[^\n|;\x00]{{0,200}}?\s-k{_ARGUMENT}")
-_PERCENT = re.compile(
-    r"[^\n|;\x00]{0,200}?\s-U\s?(?:\\{0,4}[\"'])?[^\s\x1b%\"']{1,64}%([^\s\x1b\"'\\]{3,128})"
-)
-_SUDO = re.compile(r"[^\n|;\x00]{0,20}?<<<\s?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{4,128})")
-_SQLPLUS = re.compile(r"[^\n|;\x00]{0,60}?\s[\w.]{1,32}/([^\s\x1b@\"'\\/]{4,64})@")
-_SSHPASS = re.compile(r"\s+-p\s?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{3,256})")
-_BODY = re.compile(
+_ZIP_P = regex(rf"[^\n|;\x00]{{0,100}}?\s-P{_ARGUMENT}")
+_SEVEN_P = regex(rf"[^\n|;\x00]{{0,100}}?\s-p{_ARGUMENT}")
+_LDAP_W = regex(rf"[^\n|;\x00]{{0,200}}?\s-w{_ARGUMENT}")
+_OPENSSL_K = regex(rf"[^\n|;\x00]{{0,200}}?\s-k{_ARGUMENT}")
+_PERCENT = regex(r"[^\n|;\x00]{0,200}?\s-U\s?(?:\\{0,4}[\"'])?[^\s\x1b%\"']{1,64}%([^\s\x1b\"'\\]{3,128})")
+_SUDO = regex(r"[^\n|;\x00]{0,20}?<<<\s?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{4,128})")
+_SQLPLUS = regex(r"[^\n|;\x00]{0,60}?\s[\w.]{1,32}/([^\s\x1b@\"'\\/]{4,64})@")
+_SSHPASS = regex(r"\s+-p\s?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{3,256})")
+_BODY = regex(
     r"\s+\S{1,80}(?:\s+--?\w+(?:[= ]\S+)?){0,4}?\s+(?:-b|--body)[ =](?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{4,512})"
 )
-_PGPASS = re.compile(
+_PGPASS = regex(
     r"(?<=[\w*]):(?:\d{2,5}|\*):[\w*-]{1,64}:[\w.-]{1,64}:([^\s\x1b:\"'\\]{4,128})(?=[\s\"'\\]|$)"
 )
 _COMMON_PASSWORDS = frozenset("password pass passwd pwd secret token xxx xxxx pw".split())
-_AWS_SECRET = re.compile(
+_AWS_SECRET = regex(
     r"(?:\\{0,8}[\"']|\\+[nrt]|[\s,;:|=]){1,6}(?:/ )?(?:[\w ]{1,30}(?:\\{0,8}[\"']|[=:,\s]){1,6})?"
     r"([A-Za-z0-9+/]{40})(?![A-Za-z0-9+/=])"
 )
@@ -99,7 +97,7 @@ def find_jwk(text: str, start: int, end: int, out: list[Hit]) -> int:
 
 def find_putty(text: str, start: int, end: int, out: list[Hit]) -> int:
     """PuTTY's ``Private-Lines: N``."""
-    count = re.compile(r"\s*\d{1,4}").match(text, end)
+    count = _COUNT.match(text, end)
     return _pem_lines(text, count.end(), out, any_last=True) if count is not None else 0
 
 

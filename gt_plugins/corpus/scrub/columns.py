@@ -6,20 +6,20 @@ taken for a heading, and what stands in its column in the next lines is judged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from .judge import PASSWORD, is_code, is_placeholder, key_strength, looks_random
 from .layers import Hit
+from .patterns import regex
 
 KEYWORDS: tuple[str, ...] = ("password", "passwd", "passwort", "pwd", "secret", "token", "api_key", "api key")
 MOST_ROWS = 200
 _MOST_LINE = 2000
 _DELIMITERS = "|,;\t"
-_HEADING = re.compile(r"[\"'` *]*[A-Za-z][\w .-]{0,40}[\"'` *]*")
-_END = re.compile(r"\r?\n|\\+n|\x00")
-_CELL = re.compile(r"[\"'`* ]*(.*?)[\"'`* ]*")
-_RULED = re.compile(r"[\s|:+-]*")
+_HEADING = regex(r"[\"'` *]*[A-Za-z][\w .-]{0,40}[\"'` *]*")
+_END = regex(r"\r?\n|\\+n|\x00")
+_CELL = regex(r"[\"'`* ]*(.*?)[\"'`* ]*")
+_RULED = regex(r"[\s|:+-]*")
 
 
 def find_column(text: str, start: int, end: int, out: list[Hit], kind_of: Callable[[str, int], str]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .layers import Hit
+from .patterns import regex
 from .scan import luhn
 
 Check = Callable[[str], bool]
@@ -57,7 +58,7 @@ def _mixed(body: str) -> bool:
 
 def _document(words: str, pattern: str, check: Check = _always) -> Document:
     return Document(
-        tuple(words.split("|")), re.compile(rf"{_GAP}(?<![\w.])({pattern})(?![\w-]|\.\d)", re.ASCII), check
+        tuple(words.split("|")), regex(rf"{_GAP}(?<![\w.])({pattern})(?![\w-]|\.\d)", re.ASCII), check
     )
 
 
@@ -141,10 +142,10 @@ SHAPES: tuple[tuple[str, str], ...] = (
 )
 """(name of the finder, digits as 0 and letters as a): what needs no word beside it."""
 _BARE: dict[str, tuple[re.Pattern[str], Check]] = {
-    "cpf": (re.compile(r"(?<![\w.])\d{3}\.\d{3}\.\d{3}-\d{2}(?![\w.])", re.ASCII), cpf),
-    "cnpj": (re.compile(r"(?<![\w.])\d{2}\.\d{3}\.\d{3}/\d{4}-\d{2}(?!\w)", re.ASCII), _always),
-    "ahv": (re.compile(r"(?<![\w.])756\.\d{4}\.\d{4}\.\d{2}(?![\w.])", re.ASCII), _always),
-    "codice fiscale": (re.compile(r"(?<!\w)[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z](?!\w)"), _always),
+    "cpf": (regex(r"(?<![\w.])\d{3}\.\d{3}\.\d{3}-\d{2}(?![\w.])", re.ASCII), cpf),
+    "cnpj": (regex(r"(?<![\w.])\d{2}\.\d{3}\.\d{3}/\d{4}-\d{2}(?!\w)", re.ASCII), _always),
+    "ahv": (regex(r"(?<![\w.])756\.\d{4}\.\d{4}\.\d{2}(?![\w.])", re.ASCII), _always),
+    "codice fiscale": (regex(r"(?<!\w)[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z](?!\w)"), _always),
 }
 Finder = Callable[[str, int, int, list[Hit]], int]
 
@@ -186,7 +187,7 @@ FINDERS: dict[str, Finder] = {
     **{f"document {number}": _after_word(doc) for number, doc in enumerate(DOCUMENTS)},
     **{name: _by_shape(name) for name in _BARE},
 }
-KEY = re.compile(
+KEY = regex(
     r"(?i)(?:^|[_-])(?:dni|nif|nie|cpf|cnpj|insee|nir|pesel|bsn|aadhaar|pan|nric|curp|imei|imsi|vin|"
     r"(?:license|licence|number|registration)?[_-]?plate|mrn|nhs|tfn|hkid|steuer[_-]?id|sort[_-]?code|"
     r"(?:bank|routing)[_-]?(?:account|number)|drivers?[_-]?licen[cs]e|postcode|postal[_-]?code|zip(?:[_-]?code)?|"

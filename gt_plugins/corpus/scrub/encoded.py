@@ -15,21 +15,22 @@ from functools import lru_cache
 from .decoding import decode_base64, plain_text
 from .judge import is_placeholder, looks_random
 from .layers import Hit
+from .patterns import regex
 from .scan import Automaton, Haystack, word_left
 
 CANDIDATE = "a" * 12
 """In the class form of a text: the literal that a run is found by."""
-_RUN = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_RUN = regex(r"[A-Za-z0-9+/_-]+={0,2}")
 _ALNUM = frozenset(string.ascii_letters + string.digits)
 _BASE64 = _ALNUM | frozenset("+/_-")
 _LIMIT = 1 << 20
-_USER_PASSWORD = re.compile(r"[A-Za-z0-9._@+-]{2,64}:(\S{4,128})")
-_BARE_RULES = re.compile(
+_USER_PASSWORD = regex(r"[A-Za-z0-9._@+-]{2,64}:(\S{4,128})")
+_BARE_RULES = regex(
     r"(?:pat[A-Za-z0-9]{14}\.[a-f0-9]{64}|[MNO][A-Za-z0-9_-]{23,27}\.[\w-]{6}\.[\w-]{27,40}|"
     r"sl\.[\w=-]{120,})(?![\w.])",
     re.ASCII,
 )
-_HEX_TEXT = re.compile(r"(?:[2-7][0-9a-f]|0[9ad]){12,}(?![0-9a-z])", re.IGNORECASE)
+_HEX_TEXT = regex(r"(?:[2-7][0-9a-f]|0[9ad]){12,}(?![0-9a-z])", re.IGNORECASE)
 """Digits of nothing but printable ASCII: no hash is so."""
 
 

@@ -19,6 +19,7 @@ from ...transcripts.model import Session
 from . import encoded
 from .judge import PASSWORD, key_strength
 from .layers import SEPARATOR, Hit, Layer, Policy, ScrubError, prefiltered
+from .patterns import regex
 from .policy import rules_version, town_policy
 from .scan import Automaton, forget, haystack
 from .secrets import GENERIC
@@ -43,7 +44,7 @@ _ID_KEYS = frozenset(
     "messageId promptId sourceToolAssistantUUID sourceToolUseID parent agentId logicalParentUuid "
     "callId call_id".split()
 )
-_ID = re.compile(
+_ID = regex(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|"
     r"(?:msg|toolu|srvtoolu|req|call|fc|rs|resp|chatcmpl|run|agent|ses|prt|item)[_-][A-Za-z0-9_-]{4,64}",
     re.ASCII,
@@ -51,7 +52,7 @@ _ID = re.compile(
 _SPECIAL = ("", "")
 """Met where a number or a picture may change: no string that is looked at is empty."""
 _VALUE_KEYS = frozenset({"value", "Value", "default"})
-_FLAG = re.compile(r"--?([A-Za-z][\w-]{1,40})")
+_FLAG = regex(r"--?([A-Za-z][\w-]{1,40})")
 
 
 _Counts = Counter[tuple[str, str]]

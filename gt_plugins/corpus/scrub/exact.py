@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from .layers import Exact, Hit, Policy
+from .patterns import regex
 from .scan import Automaton, ends_word, haystack, starts_word
 
 GENERIC_USERS = frozenset(
@@ -34,15 +35,15 @@ _HOMES = (
     "\\/users\\/",
     "~",
 )
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}(?<![.-])")
-_TILDE = re.compile(r"([a-z][a-z0-9_.-]{2,31}(?<![.-]))/")
+_USER = regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}(?<![.-])")
+_TILDE = regex(r"([a-z][a-z0-9_.-]{2,31}(?<![.-]))/")
 _SPACES = ("", " ", "\n", "\t", '"', "'", ":", "=")
-_SLUG_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,31}(?=-)")
-_INTERNAL = re.compile(
+_SLUG_USER = regex(r"[A-Za-z_][A-Za-z0-9_.]{0,31}(?=-)")
+_INTERNAL = regex(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,5}(?:internal|corp|lan|intranet|local|localdomain|home)(?=[:/\s\"'`)\\,;]|$)",
     re.IGNORECASE,
 )
-_EC2 = re.compile(r"ip-\d{1,3}-\d{1,3}-\d{1,3}-\d{1,3}(?:\.[a-z0-9-]+){0,3}", re.IGNORECASE)
+_EC2 = regex(r"ip-\d{1,3}-\d{1,3}-\d{1,3}-\d{1,3}(?:\.[a-z0-9-]+){0,3}", re.IGNORECASE)
 _KEPT_HOSTS = frozenset(
     "metadata.google.internal host.docker.internal gateway.docker.internal kubernetes.docker.internal".split()
 )

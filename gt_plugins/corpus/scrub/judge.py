@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from .patterns import regex
 from .scan import entropy
 
 PASSWORD, TOKEN = 2, 1
 """Strength of a key: a password may be any word, a token must look random."""
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_WORD = re.compile(r"[A-Za-z]+|\d+")
+_CAMEL = regex(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = regex(r"[A-Za-z]+|\d+")
 _QUALIFIERS = frozenset(
     "value val plain text plaintext raw base64 b64 prod production dev staging stage test testing live "
     "old new current default base string str primary secondary main backup sandbox local ci root admin "
@@ -71,11 +72,11 @@ _SQUASHED += (
 )
 _PASSWORD_ENDS = ("password", "passwd", "passphrase", "pgpass", "dbpass", "userpass", "rootpass")
 
-_TEMPLATE = re.compile(
+_TEMPLATE = regex(
     r"\$\{|\$\(|\{\{|<%|%\(|^\$[A-Za-z_]|^\$\d|^\$$|^%[A-Za-z_]+%$|^<[^>]*>?$|^\{[^{}]*\}?$|^\[[^\]]*\]?$|^@\w+@$|"
     r"^%[-+#0 ]?[a-zA-Z]$|^:[a-z_]+$|^#\{|^\(|^\.\.\.|^…"
 )
-_FILLER = re.compile(
+_FILLER = regex(
     r"(?i)^(?:[x*._•#-]+|x{3,}.*|0+|1+|null|none|nil|true|false|undefined|empty|default|yes|no|na|tbd|"
     r"string|str|bool|boolean|int|integer|number|object|array|bytes|text|optional|required|hidden|masked|any|"
     r"void|self|this|input|prompt|stdin|env|vault|secret|secrets|token|tokens|password|passwords|passwd|pwd|pass|"
@@ -84,21 +85,21 @@ _FILLER = re.compile(
     r"change[_-]?me|replace[_-]?me|fix[_-]?me|dummy|fake|foo|bar|baz|foobar|value|field|label|type|"
     r"authentication|authorization|auth|login|please|must|should|cannot|is|was|to|the|and|or|for|with|in|of|from)$"
 )
-_FILLER_PART = re.compile(
+_FILLER_PART = regex(
     r"(?i)your[_-]|_your\b|<your|\byour|placeholder|redacted|change[_-]?me|replace[_-]?(?:me|with|this)|"
     r"example[_-]?(?:key|token|secret|password)|insert[_-]|x{6,}|\*{4,}|\.{4,}|…|[_-]here$|^here|not[_-]set"
 )
-_CODE = re.compile(
+_CODE = regex(
     r"^(?:process\.env|os\.|env\.|self\.|this\.|config\.|settings\.|secrets\.|vars\.|request\.|req\.|args\.|opts?\.|"
     r"options\.|props\.|ctx\.|import\.meta|System\.|ENV\[|getenv|var\.|local\.|data\.|module\.|steps\.|github\.)|"
     r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|^[A-Za-z_][\w.]*\([^@#%^*&!+]*$|^[A-Za-z_]\w*\[|^&?[A-Za-z_]\w*::"
 )
-_PATH = re.compile(r"^(?:~|\.{1,2})?/[\w.@~+-]+(?:/[\w.@~+-]*)*$|^[A-Za-z]:\\|^file:")
-_VERSION = re.compile(r"^[~^v=]{0,2}\d+(?:\.\d+){1,3}(?:[-+][\w.]+)?$")
-_SHORT_KEY = re.compile(r"(?i)^(?:pass|pwd|pw|pin)\d*$")
-_URL = re.compile(r"^[a-z][a-z0-9+.-]{1,12}://")
-_WORDS = re.compile(r"^[A-Za-z]+(?:[-_ .:/][A-Za-z]+)*$")
-_IDENT = re.compile(r"^[A-Za-z]+\d{0,2}(?:[-_.:/][A-Za-z]+\d{0,2})*[-_]?\d{0,2}$")
+_PATH = regex(r"^(?:~|\.{1,2})?/[\w.@~+-]+(?:/[\w.@~+-]*)*$|^[A-Za-z]:\\|^file:")
+_VERSION = regex(r"^[~^v=]{0,2}\d+(?:\.\d+){1,3}(?:[-+][\w.]+)?$")
+_SHORT_KEY = regex(r"(?i)^(?:pass|pwd|pw|pin)\d*$")
+_URL = regex(r"^[a-z][a-z0-9+.-]{1,12}://")
+_WORDS = regex(r"^[A-Za-z]+(?:[-_ .:/][A-Za-z]+)*$")
+_IDENT = regex(r"^[A-Za-z]+\d{0,2}(?:[-_.:/][A-Za-z]+\d{0,2})*[-_]?\d{0,2}$")
 
 
 @lru_cache(maxsize=8192)

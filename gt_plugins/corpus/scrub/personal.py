@@ -19,6 +19,7 @@ from typing import Any
 from . import addresses, documents
 from .judge import is_placeholder
 from .layers import Hit
+from .patterns import regex
 from .scan import Haystack, Mark, Marks, haystack, luhn, starts_word, word, word_left
 
 _TLDS = frozenset(
@@ -31,7 +32,7 @@ _TLDS = frozenset(
     "tokyo nyc amsterdam wien google amazon apple microsoft local internal corp lan home intranet "
     "localdomain test example invalid".split()
 )
-_EMAIL = re.compile(
+_EMAIL = regex(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?:@|%40|\\+u0040)"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9-]|\.[A-Za-z0-9])"
 )
@@ -49,40 +50,34 @@ _NOBODY_ANYWHERE = frozenset(
 _PLACE_DOMAINS = frozenset(
     "example.com example.org example.net domain.com company.com email.com yourdomain.com".split()
 )
-_AUTHOR = re.compile(
+_AUTHOR = regex(
     r"(?:^|(?<=[\n:>\"])|(?<=\\n)|(?<=[ \t]))"
     r"((?!(?:Author|Commit|Committer|From|To|Cc|Date|By|Merge|Fix|Add)\b)"
     r"[A-Z][\w'’.-]{1,20}(?: [A-Z][\w'’.-]{0,20}){1,3}) ?<$"
 )
-_NOT_PEOPLE = re.compile(
+_NOT_PEOPLE = regex(
     r"(?i)claude|\[bot\]|bot\b|github|copilot|codex|gemini|gpt|gas town|dependabot|renovate|actions|\btown\b|"
     r"daemon|\bsync\b|system|service|\bteam\b"
 )
-_PHONE = re.compile(
+_PHONE = regex(
     r"(?<![\w.:/=#-])(?:\(?\+\(?\d{1,3}\)?[ .-]?(?:\(?\d{1,4}\)?[ .-]?){1,5}\d{2,4}|"
     r"(?:(?:001|1)[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|"
     r"\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4})(?: ?(?:x|ext\.?) ?\d{1,6})?(?![\w:/-]|\.\d)"
 )
-_CLEARLY_PHONE = re.compile(
+_CLEARLY_PHONE = regex(
     r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|"
     r"\+[1-9]\d{0,2}(?:[ -]\(?\d{1,5}\)?){2,5}(?!\d)"
 )
 """Punctuated as nothing else is: taken also where the number was never given out (555 and the like)."""
-_NUMBER_NEAR = re.compile(
-    r"[\w\s\"'():#=\\*|-]{0,24}?(?<![\w.+])(\+?\(?\d(?:[\d ().-]{5,16})\d)(?![\w:/-]|\.\d)"
-)
-_CARD = re.compile(
-    r"(?<![\w.-])(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3\d{3}([ -]?)\d{6}\2\d{4,5})(?![\w-]|\.\d)"
-)
-_BRANDS = re.compile(
+_NUMBER_NEAR = regex(r"[\w\s\"'():#=\\*|-]{0,24}?(?<![\w.+])(\+?\(?\d(?:[\d ().-]{5,16})\d)(?![\w:/-]|\.\d)")
+_CARD = regex(r"(?<![\w.-])(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3\d{3}([ -]?)\d{6}\2\d{4,5})(?![\w-]|\.\d)")
+_BRANDS = regex(
     r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|35\d{14}|3[0689]\d{12}|62\d{14}|"
     r"6(?:011\d{12}|[45]\d{14})"
 )
-_SSN = re.compile(r"(?<![\w.-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-]|\.\d)")
-_NINO = re.compile(
-    r"(?<![\w-])(?:QQ|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]) ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![\w-])"
-)
-_IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![\w-])")
+_SSN = regex(r"(?<![\w.-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-]|\.\d)")
+_NINO = regex(r"(?<![\w-])(?:QQ|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]) ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![\w-])")
+_IBAN = regex(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![\w-])")
 _IBAN_SIZES = {
     country: int(part[:2])
     for part in (
@@ -92,23 +87,21 @@ _IBAN_SIZES = {
     ).split()
     for country in re.findall("[A-Z]{2}", part)
 }
-_IPV4 = re.compile(r"(?<![\w.+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d|/\d\.)")
-_IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-f]{3}:[0-9a-f:]{2,36}(?![\w.:])", re.IGNORECASE)
-_MAC = re.compile(r"(?<![\w:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![\w:-])", re.IGNORECASE)
-_VERSIONISH = re.compile(r"(?:[vV]|[vV]8 (?:to )?|[Vv]ersion_{0,2}[\"':= ]{0,6}|[=<>~^]=? ?|[A-Za-z]/|@|-)$")
+_IPV4 = regex(r"(?<![\w.+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d|/\d\.)")
+_IPV6 = regex(r"(?<![\w:.])[23][0-9a-f]{3}:[0-9a-f:]{2,36}(?![\w.:])", re.IGNORECASE)
+_MAC = regex(r"(?<![\w:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![\w:-])", re.IGNORECASE)
+_VERSIONISH = regex(r"(?:[vV]|[vV]8 (?:to )?|[Vv]ersion_{0,2}[\"':= ]{0,6}|[=<>~^]=? ?|[A-Za-z]/|@|-)$")
 _DATE = (
     r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{4}|"
     r"(?:\d{1,2} )?[A-Z][a-z]{2,8}\.? (?:\d{1,2},? )?\d{4})"
 )
-_BIRTH = re.compile(rf"(?!time)[^\d\n]{{0,24}}?(?<!\d)({_DATE})(?!\d)")
-_DOCUMENT = re.compile(
+_BIRTH = regex(rf"(?!time)[^\d\n]{{0,24}}?(?<!\d)({_DATE})(?!\d)")
+_DOCUMENT = regex(
     r"[\w\s]{0,16}?(?:(?:\\{0,8}[\"'])?\s{0,3}(?:[:=#|]|\bis\b|no\.?|number)\s{0,3}(?:\\{0,8}[\"'])?){1,2}"
     r"(?<![\w-])((?=[A-Z0-9 -]{0,12}\d)[A-Z0-9](?:[A-Z0-9]|[ -](?=[A-Z0-9])){4,20}[A-Z0-9])(?![\w-])"
 )
-_COORDINATE = re.compile(
-    r"\w{0,6}(?:\\{0,8}[\"'])?\s{0,2}[:=]\s{0,2}(?:\\{0,8}[\"'])?(-?\d{1,3}\.\d{4,15})(?!\d)"
-)
-_UID = re.compile(r"\d{1,7}\(([a-z_][\w.-]{1,31})\)")
+_COORDINATE = regex(r"\w{0,6}(?:\\{0,8}[\"'])?\s{0,2}[:=]\s{0,2}(?:\\{0,8}[\"'])?(-?\d{1,3}\.\d{4,15})(?!\d)")
+_UID = regex(r"\d{1,7}\(([a-z_][\w.-]{1,31})\)")
 _SYSTEM_USERS = frozenset(
     "root daemon bin sys adm nobody www-data systemd-network systemd-resolve messagebus syslog "
     "postgres mysql redis nginx docker sudo wheel staff users admin operator ubuntu debian ec2-user "
@@ -554,16 +547,16 @@ def _starts(text: str, start: int) -> bool:
     return text[start].isupper() and text[start - 1].islower()
 
 
-_HOUSE = re.compile(r"^(?=.*\d)[^@:/\\\\]*[A-Za-zÀ-ÿ]{3,}[^@:\\\\]* [^@:\\\\]*$")
+_HOUSE = regex(r"^(?=.*\d)[^@:/\\\\]*[A-Za-zÀ-ÿ]{3,}[^@:\\\\]* [^@:\\\\]*$")
 _KEYED = (
     (
-        re.compile(r"(?i)(?:^|[_-])(?:phone|mobile|fax|tel(?:ephone)?)(?:[_-]?(?:number|no))?$|phoneNumber$"),
+        regex(r"(?i)(?:^|[_-])(?:phone|mobile|fax|tel(?:ephone)?)(?:[_-]?(?:number|no))?$|phoneNumber$"),
         "phone",
     ),
-    (re.compile(r"(?i)(?:date[_-]?of[_-]?birth|birth[_-]?(?:date|day)|dob)$"), "birth_date"),
+    (regex(r"(?i)(?:date[_-]?of[_-]?birth|birth[_-]?(?:date|day)|dob)$"), "birth_date"),
     (documents.KEY, "id_number"),
-    (re.compile(r"(?i)(?:street|home|postal|billing|shipping|mailing)[_-]?address$|^street$"), "address"),
-    (re.compile(r"(?i)^(?:address|addr|address_?line_?\d)$"), "perhaps address"),
+    (regex(r"(?i)(?:street|home|postal|billing|shipping|mailing)[_-]?address$|^street$"), "address"),
+    (regex(r"(?i)^(?:address|addr|address_?line_?\d)$"), "perhaps address"),
 )
 
 

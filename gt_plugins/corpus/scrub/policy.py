@@ -52,6 +52,7 @@ _RULE_MODULES = (
     "exact",
     "formats",
     "judge",
+    "patterns",
     "personal",
     "rules",
     "scan",

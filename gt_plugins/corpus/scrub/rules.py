@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .judge import is_placeholder, looks_random
+from .patterns import regex
 from .scan import Mark, entropy, word
 from .seal import BASE62
 
@@ -60,12 +61,13 @@ def crc32_base62(body: str) -> str:
 def rule(kind: str, prefixes: str, body: str, check: Callable[[str], bool] = varied, after: str = "") -> Rule:
     words = prefixes.split()
     announced = "|".join(re.escape(w) for w in words)
-    body = body if re.compile(body).groups else f"({body})"
-    pattern = re.compile(f"(?:{announced}){body}{after}", re.ASCII)
+    body = body if _GROUP.search(body) else f"({body})"
+    pattern = regex(f"(?:{announced}){body}{after}", re.ASCII)
     return Rule(kind, tuple(words), pattern, check, range(1), *_beginning(body))
 
 
-_BEGINNING = re.compile(r"\(?(\[[^\[\]]+\]|\\w|\\d)\{(\d+)[,}]")
+_GROUP = re.compile(r"(?<!\\)\((?!\?)")
+_BEGINNING = regex(r"\(?(\[[^\[\]]+\]|\\w|\\d)\{(\d+)[,}]")
 _LOOK = 8
 """So many characters behind a keyword tell a word from a key."""
 
@@ -83,4 +85,4 @@ def _beginning(body: str) -> tuple[str, int]:
 def around(
     kind: str, keywords: str, pattern: str, back: range, check: Callable[[str], bool] = varied
 ) -> Rule:
-    return Rule(kind, tuple(keywords.split()), re.compile(pattern, re.ASCII), check, back)
+    return Rule(kind, tuple(keywords.split()), regex(pattern, re.ASCII), check, back)

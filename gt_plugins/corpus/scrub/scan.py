@@ -21,11 +21,14 @@ from functools import lru_cache
 import ahocorasick_rs
 import hyperscan
 
+from .compiled import database
+from .patterns import regex
+
 _LETTERS = string.ascii_letters.encode()
 _ALNUM = bytes.maketrans(b"0123456789" + _LETTERS, b"a" * 62)
 _SHORT = 5
-_ANSI = re.compile(r"(?:\x1b|\\u001b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m$", re.IGNORECASE)
-_ANSI_TAIL = re.compile(r"\d{0,3}m")
+_ANSI = regex(r"(?:\x1b|\\u001b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m$", re.IGNORECASE)
+_ANSI_TAIL = regex(r"\d{0,3}m")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
 
@@ -129,12 +132,9 @@ class Marks:
         self._ends = tuple(mark.more for mark in self.marks)
         self._starts = tuple(mark.more + mark.size for mark in self.marks)
         self._one_at_a_time = threading.Lock()
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        self._database.compile(
-            expressions=[mark.pattern.encode("ascii") for mark in self.marks],
-            ids=list(range(len(self.marks))),
-            elements=len(self.marks),
-            flags=[hyperscan.HS_FLAG_CASELESS if mark.fold else 0 for mark in self.marks],
+        self._database = database(
+            [mark.pattern.encode("ascii") for mark in self.marks],
+            [hyperscan.HS_FLAG_CASELESS if mark.fold else 0 for mark in self.marks],
         )
 
     def hits(self, data: bytes) -> list[tuple[int, int, int]]:

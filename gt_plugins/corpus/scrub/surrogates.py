@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from .decoding import decode_base64, is_utf16
+from .patterns import regex
 from .scan import luhn, luhn_digit
 from .seal import (
     ALPHABETS,
@@ -29,12 +30,12 @@ from .seal import (
     sealed_syllables,
 )
 
-_ALNUM = re.compile(r"[A-Za-z0-9]")
-_SHAPE = re.compile(r"[A-Za-z0-9._:/+=~-]+")
-_EMAIL = re.compile(r"user-([a-z0-9]{12})(@|%40|\\+u0040)example\.com", re.IGNORECASE)
-_HOST = re.compile(r"(?:host-([a-z]{12})|([a-z]{12})\.example\.net)", re.IGNORECASE)
-_ADDRESS = re.compile(r"\d{1,4} ([A-Z][a-z]{13}) Street")
-_YEAR = re.compile(r"(?<!\d)(?:1[789]|20)\d\d(?!\d)")
+_ALNUM = regex(r"[A-Za-z0-9]")
+_SHAPE = regex(r"[A-Za-z0-9._:/+=~-]+")
+_EMAIL = regex(r"user-([a-z0-9]{12})(@|%40|\\+u0040)example\.com", re.IGNORECASE)
+_HOST = regex(r"(?:host-([a-z]{12})|([a-z]{12})\.example\.net)", re.IGNORECASE)
+_ADDRESS = regex(r"\d{1,4} ([A-Z][a-z]{13}) Street")
+_YEAR = regex(r"(?<!\d)(?:1[789]|20)\d\d(?!\d)")
 _MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june")
 _MONTHS += ("july", "august", "september", "october", "november", "december")
 _CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
@@ -407,7 +408,7 @@ def _own_iban(_: Surrogates, text: str) -> bool:
 
 _EPOCH, _DAYS = date(1900, 1, 1), 73_049
 """Two centuries: a birthday moves into those before them, each day to a day of its own."""
-_DATE_PART = re.compile(r"\d{4}|\d{1,2}|[A-Za-z]{3,9}")
+_DATE_PART = regex(r"\d{4}|\d{1,2}|[A-Za-z]{3,9}")
 
 
 def _date(s: Surrogates, original: str) -> str:
@@ -576,17 +577,15 @@ _SEALED = (
 )
 """Those that no foreign value can pass for by its form alone."""
 _BY_RANGE: tuple[tuple[re.Pattern[str], Own], ...] = (
-    (re.compile(r"2[45]\d(?:\.\d{1,3}){3}"), _own_ipv4),
-    (re.compile(r"[+(]?[\d(][\d ().-]{5,24}\d"), _own_phone),
-    (re.compile(r"9\d\d[- ]\d\d[- ]\d{4}"), lambda _, __: True),
-    (re.compile(r"06([:-])47\1[45]4(?:\1[0-9a-fA-F]{2}){3}"), _own_mac),
+    (regex(r"2[45]\d(?:\.\d{1,3}){3}"), _own_ipv4),
+    (regex(r"[+(]?[\d(][\d ().-]{5,24}\d"), _own_phone),
+    (regex(r"9\d\d[- ]\d\d[- ]\d{4}"), lambda _, __: True),
+    (regex(r"06([:-])47\1[45]4(?:\1[0-9a-fA-F]{2}){3}"), _own_mac),
     (
-        re.compile(
-            r"(?:\d{1,2}[ ./-])?(?:\d{1,4}|[A-Z][a-z]{2,8})[ ,./-]{1,2}(?:\d{1,2}[ ,./-]{1,2})?\d{1,4}"
-        ),
+        regex(r"(?:\d{1,2}[ ./-])?(?:\d{1,4}|[A-Z][a-z]{2,8})[ ,./-]{1,2}(?:\d{1,2}[ ,./-]{1,2})?\d{1,4}"),
         _own_date,
     ),
-    (re.compile(r"\d{1,4} [A-Z][a-z]{13} Street"), _own_address),
-    (re.compile(r"0\.0\d{3,15}"), _own_geo),
+    (regex(r"\d{1,4} [A-Z][a-z]{13} Street"), _own_address),
+    (regex(r"0\.0\d{3,15}"), _own_geo),
 )
 """(form, test) of kinds that are told by a range which is nobody's."""

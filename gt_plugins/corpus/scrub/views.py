@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from .patterns import regex
 from .scan import Haystack, Mark, Marks, apart, word
 
 _MARKS: tuple[str, ...] = (
@@ -39,7 +40,7 @@ _JOINTS: tuple[str, ...] = (
 )
 """Where a word goes on after a line's or a string's end: as a shell reads it, and most languages."""
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
-_MARK = re.compile(
+_MARK = regex(
     r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f])|"
     r"&(?P<entity>quot|apos|amp|lt|gt|#0{0,3}\d{2,3}|#[xX]0{0,2}[0-9A-Fa-f]{2});|"
     r"(?P<colour>(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))\[[0-9;]{0,12}m)|"
@@ -47,7 +48,7 @@ _MARK = re.compile(
     rf"(?P<joint>[{_INVISIBLE}]|(?<=[\w-])(?:\\\n[ \t]*|\"(?: ?\+ ?)?\"|'(?: ?\+ ?)?')(?=[\w-]))"
 )
 _BEFORE, _AFTER = 160, 320
-_EDGE = re.compile(r"[\s\x00]")
+_EDGE = regex(r"[\s\x00]")
 
 
 @dataclass(frozen=True)
