@@ -57,6 +57,8 @@ _NOTHING_FOLLOWS = frozenset(".;)}{[/<&!?@#$^~")
 """What stands behind a key with no value."""
 _SPACE = regex(r"\s")
 _LEAST = {PASSWORD: 4, TOKEN: 8}
+_WORD = {strength: regex(rf"[A-Za-z0-9_]{{1,{least - 2}}}[,)]?\s") for strength, least in _LEAST.items()}
+"""Wherever it stands, too short for a secret: ``token: str, count: int``."""
 _PAIR = regex(
     r"(?:\\{0,8}[\"'])?\s{0,4},?\s{0,4}"
     r"(?:(?:\\+n|\n)(?:[ \t+>|-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?|[^\n\x00]{1,40}?[ \t]))?"
@@ -127,20 +129,24 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     """A keyword of :data:`KEYWORDS` stands at ``text[start:end]``; add a hit for its value, if it has one."""
     if text[end - 1] in "=:\"' ":
         end -= 1
-    stop = _REST.match(text, end).end()  # type: ignore[union-attr]
-    left = word_left(text, start, _KEY_CHARS, 60)
+    stop = _REST.match(text, end).end() if text[end : end + 1] in _KEY_CHARS else end  # type: ignore[union-attr]
+    left = word_left(text, start, _KEY_CHARS, 60) if text[start - 1 : start] in _KEY_CHARS else start
     key = text[left:stop]
     if text[stop : stop + 1] in _NOTHING_FOLLOWS:
         return 0
     strength = key_strength(key) or (PASSWORD if key.lower() == "identified by" else 0)
     if not strength or text[left - 3 : left] == "://":
         return 0
-    items = _items(text, stop, key, strength)
-    if items:
-        out += items
-        return items[-1].end
     pair = "cred" in key.lower()
-    value, strict, literal = _read(text, left, stop, key, 0 if pair else _LEAST[strength])
+    at = _ASSIGN.match(text, stop)
+    if at is not None:
+        if not pair and _WORD[strength].match(text, at.end()):
+            return 0
+        items = _items(text, at, key, strength)
+        if items:
+            out += items
+            return items[-1].end
+    value, strict, literal = _read(text, left, stop, at, key, 0 if pair else _LEAST[strength])
     if value is None:
         return 0
     if pair and not value.quoted:
@@ -162,10 +168,9 @@ def _is_plainly(value: str, strength: int) -> bool:
     return looks_random(value, least) and not (is_placeholder(value) or is_code(value))
 
 
-def _items(text: str, stop: int, key: str, strength: int) -> list[Hit]:
+def _items(text: str, at: re.Match[str], key: str, strength: int) -> list[Hit]:
     """The secrets in a list, or in the block of lines, that is a key's value: YAML, JSON, TOML, code."""
-    at = _ASSIGN.match(text, stop)
-    if at is None or at["op"] not in (":", "="):
+    if at["op"] not in (":", "="):
         return []
     opening = _ITEM.match(text, at.end("op")) or _BLOCK.match(text, at.end("op"))
     found: list[Hit] = []
@@ -235,10 +240,11 @@ def find_keyed(key: str, value: str) -> list[Hit]:
     return [Hit(0, len(value), kind_of(key, strength))]
 
 
-def _read(text: str, left: int, stop: int, key: str, least: int) -> tuple[_Value | None, bool, bool]:
+def _read(
+    text: str, left: int, stop: int, at: re.Match[str] | None, key: str, least: int
+) -> tuple[_Value | None, bool, bool]:
     """(value, judge strictly, its place admits only literals); no value where it has less than ``least``
-    characters, which no judge takes for a secret."""
-    at = _ASSIGN.match(text, stop)
+    characters, which no judge takes for a secret. ``at``: what assigns it."""
     if at is not None:
         encoded = at["op"][0] == "%"
         env = at["op"] == "=" and _starts_line(text, left)

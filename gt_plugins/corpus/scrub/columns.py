@@ -19,11 +19,15 @@ _DELIMITERS = "|,;\t"
 _HEADING = regex(r"[\"'` *]*[A-Za-z][\w .-]{0,40}[\"'` *]*")
 _END = regex(r"\r?\n|\\+n|\x00")
 _CELL = regex(r"[\"'`* ]*(.*?)[\"'`* ]*")
+_NO_CELL = frozenset(":=.()[]{}<>/")
+"""What stands behind a keyword that is not a whole cell."""
 _RULED = regex(r"[\s|:+-]*")
 
 
 def find_column(text: str, start: int, end: int, out: list[Hit], kind_of: Callable[[str, int], str]) -> int:
     """A keyword stands at ``text[start:end]``; returns where the table ends, if it heads a column of one."""
+    if text[end : end + 1] in _NO_CELL:
+        return 0
     left, right = start, end
     while left and (text[left - 1].isalnum() or text[left - 1] in "_-"):
         left -= 1

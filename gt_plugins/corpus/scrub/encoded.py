@@ -45,7 +45,7 @@ def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
         probe = text[start : start + 12]
         if start >= 18 and text[start - 1] == "." and _bare(text, start - 18, out):
             done = start + 12  # a run of one case, but the tail of a key that has a dot in it
-        elif (digits := _HEX_TEXT.match(text, start)) is not None:
+        elif not probe[::2].strip("0234567") and (digits := _HEX_TEXT.match(text, start)) is not None:
             done = digits.end()
             if inner(bytes.fromhex(digits[0]).decode("ascii")):
                 out.append(Hit(start, done, "hex"))
