@@ -59,7 +59,7 @@ _BOOKKEEPING = frozenset(
     "uuid parentUuid logicalParentUuid sessionId timestamp cwd version gitBranch userType entrypoint "
     "isSidechain agentId slug requestId".split()
 )
-_META = ("isMeta", "isCompactSummary", "isVisibleInTranscriptOnly", "isApiErrorMessage")
+_META = frozenset({"isMeta", "isCompactSummary", "isVisibleInTranscriptOnly", "isApiErrorMessage"})
 """Flags of lines that the client wrote itself."""
 _PERSISTED = re.compile(r"<persisted-output>\s.*?saved to: ([^\n]+)\n", re.DOTALL)
 
@@ -244,7 +244,7 @@ class _Lines:
         blocks, hook, meta = self._content(kind_name, line)
         model = _string(message.get("model")) if kind_name == "assistant" else ""
         if not meta:
-            meta = model == SYNTHETIC or any(line.get(flag) is True for flag in _META)
+            meta = model == SYNTHETIC or any(line[flag] is True for flag in _META & line.keys())
         return _Line(
             type=kind_name,
             session_id=_string(line.get("sessionId")),
