@@ -258,3 +258,24 @@ def test_a_folder_without_permission(town: Town, monkeypatch: pytest.MonkeyPatch
     results = list(artifacts.conventions(town))
     assert set(found(results)) == {"CLAUDE.md"}
     assert [r.reason for r in results if isinstance(r, Trouble)] == ["unreadable"]
+
+
+def test_what_is_stored_of_a_file_that_is_closed_stays_current(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consented(town)
+    put(town.root / "CLAUDE.md", "x\n")
+    assert collect(town, "conventions", scrubber=PlainScrubber()).captured == 1
+    real = os.stat
+
+    def closed(path, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if str(path).endswith("CLAUDE.md"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(artifacts.os, "stat", closed)
+    report = collect(town, "conventions", scrubber=PlainScrubber())
+    assert (report.retired, report.skipped["unreadable"]) == (0, 1)
+    monkeypatch.undo()
+    (town.root / "CLAUDE.md").unlink()
+    assert collect(town, "conventions", scrubber=PlainScrubber()).retired == 1

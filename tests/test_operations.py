@@ -76,6 +76,8 @@ def test_the_events_table_tells_who_did_what_and_why() -> None:
         event("created", 0),
         event("status_changed", 1, {"status": "open"}, {"status": "hooked", "assignee": NUX}, "mayor"),
         event("reopened", 2, {"status": "closed"}, {"status": "open"}, "eve"),
+        event("commented", 2, actor="eve") | {"comment": "broken again"},
+        event("commented", 2) | {"comment": "somebody else's"},
         event("closed", 2, "", "done"),
         event("label_added", 3, "", "x"),
         event("updated", 4, {"priority": 2}, {"priority": 1, "title": "t"}),
@@ -86,7 +88,7 @@ def test_the_events_table_tells_who_did_what_and_why() -> None:
         ("status", "open", "hooked", "mayor", None),
         ("assignee", "", NUX, "mayor", None),
         ("status", "hooked", "closed", "max", "done"),
-        ("status", "closed", "open", "eve", None),
+        ("status", "closed", "open", "eve", "broken again"),
         ("priority", "2", "1", "max", None),
     ], "of one second, the reopening follows the close that it undid"
     assert lifecycle.unknowns(BEAD, life, complete=True) == []

@@ -147,7 +147,7 @@ class _Collect:
             self.skipped[found.reason] += 1
             told = SAID.get(found.reason, found.reason)
             self.problems.append(f"{self.town.root / found.key}: {told}")
-            return ""
+            return self._kept(found) if found.reason == "unreadable" else ""
         if found.rig in self.excluded:
             self.skipped["excluded"] += 1
             return ""
@@ -176,6 +176,13 @@ class _Collect:
         if is_convention(found):
             self.reversions += observe(store, self.town, found, key, lambda text: self.scrubber.text(text)[0])
         return key
+
+    def _kept(self, found: Trouble) -> str:
+        """The key of what is there and cannot be read now: it stays as it is stored."""
+        try:
+            return self.scrubber.text(found.key)[0]
+        except Exception:  # a layer may be a third party's
+            return ""
 
     def report(self) -> CollectReport:
         counts = {name: self.counted[name] for name in ("captured", "updated", "unchanged", "retired")}

@@ -192,7 +192,7 @@ class Bd:
 
     def events(self) -> list[dict[str, Any]]:
         """The events table, the oldest first; only on a server. Raises BdError elsewhere."""
-        columns = "issue_id, event_type, actor, old_value, new_value, created_at"
+        columns = "issue_id, event_type, actor, old_value, new_value, comment, created_at"
         answer = self._json("sql", f"SELECT {columns} FROM events ORDER BY created_at, id")
         return [e for e in answer if isinstance(e, dict)] if isinstance(answer, list) else []
 

@@ -19,6 +19,8 @@ from ...town.times import epoch, utc
 WATCHED = ("status", "assignee", "priority")
 SAME = 10.0
 """Seconds within which an interaction and a commit are one change."""
+COMMENTED = 2.0
+"""Seconds within which the comment on a reopening is written."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ def _changes(events: Iterable[Mapping[str, Any]]) -> list[Transition]:
     """The changes of one bead, whose events are in order."""
     found: list[Transition] = []
     status = ""
+    events = list(events)
+    comments = [e for e in events if e.get("event_type") == "commented" and e.get("comment")]
     for event in events:
         at, by = utc(str(event.get("created_at"))), str(event.get("actor") or "") or None
         old, new = _object(event.get("old_value")), _object(event.get("new_value"))
@@ -130,9 +134,18 @@ def _changes(events: Iterable[Mapping[str, Any]]) -> list[Transition]:
         for field in WATCHED:
             if field in new and str(new[field]) != str(old.get(field, "")):
                 values = (str(old.get(field, "")), str(new[field]))
-                found.append(Transition(at, field, *values, by, None, "events"))
+                why = _comment_on(event, comments) if event.get("event_type") == "reopened" else None
+                found.append(Transition(at, field, *values, by, why, "events"))
         status = _status_after(event, status)
     return found
+
+
+def _comment_on(event: Mapping[str, Any], comments: Iterable[Mapping[str, Any]]) -> str | None:
+    """Why a bead was reopened: ``bd reopen --reason`` leaves a comment of the same moment."""
+    at = epoch(utc(str(event.get("created_at"))))
+    near = (c for c in comments if c.get("actor") == event.get("actor"))
+    said = (c for c in near if 0 <= epoch(utc(str(c.get("created_at")))) - at <= COMMENTED)
+    return next((str(c["comment"]) for c in said), None)
 
 
 def _in_order(events: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
