@@ -6,6 +6,7 @@ import base64
 import ipaddress
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -143,3 +144,24 @@ def test_plain_text_stays_as_it_is() -> None:
         "password_hash=${API_KEY} version 1.2.3-rc.4+build.567 https://github.com/example/repo/pull/1234"
     )
     assert redraw().example(example_of(text)) == example_of(text)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
+        lambda text: base64.b64encode(base64.b64encode(text.encode())).decode(),
+        lambda text: text.encode().hex(),
+    ],
+    ids=["base64", "UTF-16", "twice", "hex"],
+)
+def test_what_stands_inside_an_encoding_is_redrawn_too(wrap: Callable[[str], str]) -> None:
+    scrub = Scrubber(Policy("p", KEY))
+    clean = scrub.text("token=ghp_1B4a9cD2eF6gH8iJ0kLmN3oPqR5sT7uV1w2X end")[0]
+    stored = scrub.text(wrap(clean))[0]
+    assert stored == wrap(clean), "a surrogate stays, wrapped or not"
+    after = [redraw().example(example_of(stored, name=name)).text() for name in ("s1/chat", "s2/chat")]
+    assert not any(stored in text for text in after) and after[0] != after[1]
+    plain = redraw().fresh("s1/chat", [stored, clean])
+    assert plain[stored] == wrap(clean.replace(*next(p for p in plain.items() if p[0] in clean)))

@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 from ...rendering.conversation import Message
+from ..scrub.decoding import wrapped
 from ..scrub.seal import LEAST, is_sealed
 from ..scrub.surrogates import BLANK_MEDIA, Surrogates
 from .example import Example
@@ -87,6 +88,14 @@ class Finder:
         found.pop(BLANK_MEDIA, None)
         return found
 
+    def unwrapped(self, text: str) -> dict[str, str]:
+        """The same, with those that stand inside base64 and hexadecimal digits."""
+        found = self.kinds(text)
+        inner = (wrapped(kind, value) for value, kind in list(found.items()))
+        for plain in filter(None, inner):
+            found = self.unwrapped(plain) | found
+        return found
+
 
 def _parts(run: str) -> Iterator[str]:
     """A run of letters, digits and marks, and what of it a surrogate may be: its ends and its pieces."""
@@ -145,7 +154,7 @@ class Redraw:
         """Surrogate → the one in its place, for all that stand in ``texts``; no two become the same."""
         kinds: dict[str, str] = {}
         for text in texts:
-            kinds.update(self.finder.kinds(text))
+            kinds.update(self.finder.unwrapped(text))
         drawn: dict[str, str] = {}
         taken = set(kinds)
         for surrogate in sorted(kinds, key=lambda s: (len(s), s)):

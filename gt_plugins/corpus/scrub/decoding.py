@@ -31,6 +31,14 @@ def plain_text(raw: bytes, cut: bool = False) -> str | None:
     return text if text.translate(_LAYOUT).isprintable() else None
 
 
+def wrapped(kind: str, text: str) -> str:
+    """The text that a value of kind ``base64`` or ``hex`` wraps; empty for others, and where it is none."""
+    if kind == "hex":
+        return bytes.fromhex(text).decode("ascii", "replace")
+    raw = decode_base64(text) if kind == "base64" else None
+    return (plain_text(raw) or "") if raw is not None else ""
+
+
 def is_utf16(raw: bytes) -> bool:
     """Whether ``raw`` is UTF-16 (little-endian) of ASCII characters."""
     return len(raw) >= 8 and not len(raw) % 2 and not any(raw[1::2]) and all(raw[::2])
