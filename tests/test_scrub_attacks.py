@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 import urllib.parse
 
 import pytest
 from scrub_helpers import scrubber
 
 from gt_plugins.corpus.scrub.engine import Scrubber
-from gt_plugins.corpus.scrub.exact import exact_person
+from gt_plugins.corpus.scrub.exact import exact_person, exact_user
 from gt_plugins.corpus.scrub.policy import build_policy
 
 KEY = "ghp_1B4a9cD2eF6gH8iJ0kLmN3oPqR5sT7uV1w2X"
@@ -65,6 +66,8 @@ HIDDEN = {
     "CSV in JSON": (json.dumps({"out": f"user,password\nalice,{PASSWORD}\n"}), PASSWORD),
     "Markdown": (f"| user | password |\n|---|---|\n| alice | {PASSWORD} |", PASSWORD),
     "tabs": (f"user\tpassword\tnote\nalice\t{PASSWORD}\tx", PASSWORD),
+    "printf": (f"printf '%s\\n' '{PASSWORD}' | docker login -u x --password-stdin", PASSWORD),
+    "form": (f'Content-Disposition: form-data; name="password"\r\n\r\n{PASSWORD}\r\n--x', PASSWORD),
     "Spanish": (f"contraseña: {PASSWORD}", PASSWORD),
     "Russian": (f"пароль: {PASSWORD}", PASSWORD),
     "Chinese": (f"密码：{PASSWORD}", PASSWORD),
@@ -104,6 +107,29 @@ def test_names_however_they_are_joined() -> None:
         assert "falcon" not in scrub.text(f"by {text} it")[0].lower()
     one, two = (scrub.text(name)[0] for name in ("annabel.quartermain", "annabel_quartermain"))
     assert one.replace(".", "") == two.replace("_", "")
+
+
+def test_names_with_letters_beyond_ascii_however_they_are_spelled() -> None:
+    people = [*exact_person("Zoë Müller-Lüdenscheidt"), *exact_person("José García Márquez")]
+    scrub = Scrubber(build_policy(b"k" * 32, [*people, *exact_user("jgarcia")], [], []))
+    whole = "Zoë Müller-Lüdenscheidt"
+    for name in (
+        whole,
+        unicodedata.normalize("NFD", whole),
+        whole.upper(),
+        whole.lower(),
+        json.dumps(whole)[1:-1],
+        "Zoe Mueller-Luedenscheidt",
+        "Zoe Muller-Ludenscheidt",
+        "Frau Lüdenscheidt",
+        "Jose Garcia Marquez",
+        "jgarcia_backup and db_jgarcia",
+    ):
+        fresh = scrub.text(f"by {name} it")[0].lower()
+        assert not any(part in fresh for part in ("denscheidt", "marquez", "jgarcia")), name
+        assert scrub.text(fresh)[0] == fresh
+    forms = {scrub.text(unicodedata.normalize(form, whole))[0] for form in ("NFC", "NFD")}
+    assert len(forms) == 1
 
 
 @pytest.mark.parametrize(

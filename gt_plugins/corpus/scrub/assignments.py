@@ -87,6 +87,8 @@ _FOREIGN = regex(
     r"[\"'\u201d]?\s{0,2}(?:[:=\uff1a\uff1d是为は]|=>)\s{0,2}[\"'\u201c]?"
     r"([^\s\"'\u201c\u201d,;\uff0c\u3002\uff1b]{6,128})"
 )
+_FORM = regex(r"\\{0,8}[\"'](?:\r?\n|\\+r\\+n|\\+n){2}")
+"""Between the name of a form's field and its value, where each field is a part of its own."""
 _LOGIN_PAIR = regex(r"[\w.@+-]{1,64} ?[/:,|] ?([^\s\x1b\"'`\\,;]{6,128})")
 _OPENING = regex(r"[fbruFBRU]{0,2}(\\{0,8})(\"\"\"|[\"'`])")
 _LITERAL_BARE = regex(r"[^\s\x1b\"'`\\\x00]{1,2048}")
@@ -264,6 +266,9 @@ def _read(
     at = _ARGUMENT.match(text, stop)
     if at is not None:
         return _value(text, at.end(), False, False), True, False
+    form = _FORM.match(text, stop) if "name=" in text[max(0, left - 8) : left] else None
+    if form is not None:
+        return _value(text, form.end(), True, False), False, True
     far = _FOR.match(text, stop)
     if far is not None and not key.startswith("-") and key_strength(key) == PASSWORD:
         return _value(text, far.end(), False, False), True, False

@@ -8,6 +8,7 @@ found by form as well.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -51,6 +52,13 @@ _KEPT_HOSTS = frozenset(
 
 _GLUE = ("-", "_", ".", "", "%20", "+", "\n", "\\n", "\t", "  ", "\n  ", "\n    ", "\u00a0")
 """What may stand for the space in a name: in a file's or an account's name, an address, a wrapped text."""
+
+_DIGRAPHS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
+_LETTERS = str.maketrans(
+    {"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae", "å": "a", "đ": "d"}
+)
+_LONG = 6
+"""Letters from which on a name is told also where an underscore joins it to something: ``jgarcia_backup``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,24 @@ def _forms(want: _Wanted) -> set[str]:
         forms |= {f"{last}{glue}{first}" for glue in (", ", ".", "_", "-", " ", "")}
     if want.kind == "secret":
         forms |= _encodings(value)
+    elif not value.isascii():
+        forms = {spelled for form in forms for spelled in _spellings(form)}
     return {f for f in forms if len(f) >= 3}
+
+
+def _spellings(name: str) -> set[str]:
+    """A name with letters beyond ASCII as keyboards, accounts and files have it."""
+    import json
+
+    apart = unicodedata.normalize("NFD", name)
+    plain = "".join(c for c in apart if not unicodedata.combining(c)).translate(_LETTERS)
+    whole = unicodedata.normalize("NFC", name)
+    return {
+        *(case for form in (whole, apart) for case in (form, form.upper(), form.lower())),
+        plain,
+        whole.translate(_DIGRAPHS).translate(_LETTERS),
+        json.dumps(whole)[1:-1],
+    }
 
 
 def _encodings(value: str) -> set[str]:
@@ -125,10 +150,17 @@ def _check_exact(text: str, start: int, end: int, wanted: Iterable[_Wanted], out
     for want in wanted:
         if found != want.value and not (want.fold and found.casefold() == want.value.casefold()):
             continue
-        if want.word and not (starts_word(text, start) and ends_word(text, end)):
+        if want.word and not _stands_alone(text, start, end, want):
             continue
         out.append(Hit(start, end, want.kind))
         return
+
+
+def _stands_alone(text: str, start: int, end: int, want: _Wanted) -> bool:
+    """Whether no letter or digit joins it, nor, where it is short, an underscore."""
+    joint = "_" if len(want.value) >= _LONG else ""
+    begins = starts_word(text, start) or text[start - 1] == joint
+    return begins and (ends_word(text, end) or text[end] == joint)
 
 
 def _home(text: str, start: int, end: int, out: list[Hit]) -> None:
@@ -170,10 +202,11 @@ def exact_person(name: str) -> list[Exact]:
         return []
     found = [Exact(name, "person", fold=True)] if " " in name else [Exact(name, "person")]
     parts = re.split(r"[\s.]+", name) if " " in name else []
+    parts += [piece for part in parts if "-" in part for piece in part.split("-")]
     found += [
         Exact(p, "person")
         for p in parts
-        if len(p) >= 4 and p[:1].isupper() and p.isalpha() and p.lower() not in COMMON_NAMES
+        if len(p) >= 4 and p[:1].isupper() and p.replace("-", "").isalpha() and p.lower() not in COMMON_NAMES
     ]
     return found
 

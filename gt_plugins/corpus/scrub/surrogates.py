@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import date, timedelta
 
@@ -265,6 +266,7 @@ def _own_email(_: Surrogates, text: str) -> bool:
 
 def _name(s: Surrogates, original: str) -> str:
     """Pronounceable words: as many as the original has, three at most, in its case."""
+    original = unicodedata.normalize("NFC", original)
     words = [w for w in re.split(r"[^\w]+|_", original) if w][:3] or [original]
     glue = re.sub(r"\w", "", original.replace("_", "-"))[:1] or " "
     told = " ".join(words).casefold()  # the same person whatever joins the parts of the name
