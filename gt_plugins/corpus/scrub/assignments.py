@@ -10,7 +10,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .judge import FOREIGN, PASSWORD, TOKEN, is_code, is_placeholder, is_secret, key_strength, looks_random
+from .judge import (
+    FOREIGN_ENDS,
+    PASSWORD,
+    TOKEN,
+    is_code,
+    is_placeholder,
+    is_secret,
+    key_strength,
+    looks_random,
+)
 from .layers import Hit
 from .patterns import regex
 from .scan import entropy, word, word_left
@@ -189,9 +198,9 @@ def _items(text: str, at: re.Match[str], key: str, strength: int) -> list[Hit]:
 
 
 def find_foreign(text: str) -> list[Hit]:
-    """Passwords behind the words of :data:`FOREIGN`, which stand in no automaton."""
+    """Passwords behind the words of :data:`FOREIGN_ENDS`, which stand in no automaton."""
     found = []
-    for name in FOREIGN:
+    for name in FOREIGN_ENDS:
         at = text.find(name)
         while at >= 0:
             match = _FOREIGN.match(text, at + len(name))

@@ -21,6 +21,7 @@ _END = regex(r"\r?\n|\\+n|\x00")
 _CELL = regex(r"[\"'`* ]*(.*?)[\"'`* ]*")
 _NO_CELL = frozenset(":=.()[]{}<>/")
 """What stands behind a keyword that is not a whole cell."""
+_NAME = regex(r"[\w-]{0,60}")
 _RULED = regex(r"[\s|:+-]*")
 
 
@@ -28,14 +29,14 @@ def find_column(text: str, start: int, end: int, out: list[Hit], kind_of: Callab
     """A keyword stands at ``text[start:end]``; returns where the table ends, if it heads a column of one."""
     if text[end : end + 1] in _NO_CELL:
         return 0
-    left, right = start, end
+    left, right = start, _NAME.match(text, end).end()  # type: ignore[union-attr]
+    after = text[right : right + 4].strip(" \"'`*")[:1]
+    if after not in "|,;\t\r\n\\":
+        return 0
     while left and (text[left - 1].isalnum() or text[left - 1] in "_-"):
         left -= 1
-    while right < len(text) and (text[right].isalnum() or text[right] in "_-"):
-        right += 1
     before = text[max(0, left - 4) : left].strip(" \"'`*")[-1:]
-    after = text[right : right + 4].strip(" \"'`*")[:1]
-    if after not in "|,;\t\r\n\\" or (before and before not in "|,;\t\n" and text[left - 2 : left] != "\\n"):
+    if before and before not in "|,;\t\n" and text[left - 2 : left] != "\\n":
         return 0
     strength = key_strength(text[left:right])
     glue = next((d for d in _DELIMITERS if d in (before, after)), "")

@@ -37,6 +37,10 @@ FOREIGN: tuple[str, ...] = tuple(
     "lösenord Lösenord".split()
 )
 """Passwords in scripts and with letters that no keyword has."""
+FOREIGN_ENDS: tuple[str, ...] = tuple(
+    "ароль 密码 密碼 口令 パスワード 비밀번호 asło ontraseña ösenord".split()
+)
+"""The same whatever the case of the first letter."""
 _TOKENS = frozenset("access refresh auth api bearer id session secret".split())
 _NO_TOKEN = frozenset(
     "next page continuation sync pad eos bos unk mask sep cls special stop start end added each per "
