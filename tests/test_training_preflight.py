@@ -59,7 +59,7 @@ def test_a_dataset_without_examples_or_with_silent_ones_alone_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="has no example to train on"):
         rows_of([], renderer, STANDARD, print)
-    with pytest.raises(UserError, match=r"example with a supervised token.*every reply is silent"):
+    with pytest.raises(UserError, match=r"examples has a supervised token.*every reply is silent"):
         rows_of([silent(e) for e in examples], renderer, STANDARD, print)
 
 

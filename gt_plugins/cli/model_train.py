@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UserError
+from ..errors import FinetuneError, UserError
 from .common import JsonOption, ModelsOption, TownOption, checked_town, new_app, print_json
 from .recipe_flags import Chosen, recipe_flags
 
@@ -108,14 +109,49 @@ def _dataset(place: Any, role: str, base: str, given: Path | None, resume: bool)
 
 def _built(place: Any, role: str, base: str, resume: bool) -> Path:
     """The dataset that stands for ``the corpus as it is``: built anew, or the one that a job began with."""
+    folder = place.own_dir(place.corpus_dir) / "datasets" / role
+    if not (resume and (folder / "card.json").is_file()) and not _beside(_build, place, role, folder, base):
+        raise UserError(f"the corpus has no example of {role} to train on; see `gt corpus stats`")
+    return Path(folder)
+
+
+def _build(place: Any, role: str, folder: Path, base: str) -> int:
+    """Build a dataset; how many examples it has to train on."""
     from ..corpus.assemble import build_dataset
 
-    folder = place.own_dir(place.corpus_dir) / "datasets" / role
-    if not (resume and (folder / "card.json").is_file()):
-        made = build_dataset(place, role, folder, base)
-        if not made.train:
-            raise UserError(f"the corpus has no example of {role} to train on; see `gt corpus stats`")
-    return Path(folder)
+    return len(build_dataset(place, role, folder, base).train)
+
+
+def _beside(work: Callable[..., int], *args: Any) -> int:
+    """``work`` in a process of its own, while this one imports what training needs: each takes seconds.
+
+    Not where processes cannot be forked, or where torch is here already: its threads would not be there."""
+    import sys
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from contextlib import suppress
+    from multiprocessing import get_context
+    from threading import Thread
+
+    if not sys.platform.startswith("linux") or "torch" in sys.modules:
+        return work(*args)
+    from ..training.adapter import import_libraries
+
+    def ahead() -> None:
+        with suppress(ImportError):  # who needs them says what is missing
+            import_libraries()
+
+    importing = Thread(target=ahead, name="imports", daemon=True)
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        found = pool.submit(work, *args)
+        importing.start()
+        try:
+            done = found.result()  # what it raises is not kept waiting by the imports
+        except BrokenProcessPool:
+            raise FinetuneError("the dataset's process was killed; is there memory enough?") from None
+    if done:
+        importing.join()
+    return done
 
 
 def show_estimate(request: Any, as_json: bool) -> None:

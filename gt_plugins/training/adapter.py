@@ -34,6 +34,13 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
+def import_libraries() -> None:
+    """Import what ``load_base`` will, ahead of it; transformers loads its parts when they are first used."""
+    import torch  # noqa: F401
+    import transformers.masking_utils
+    import transformers.modeling_utils  # noqa: F401
+
+
 def pick_device() -> str:
     """cuda, mps or cpu, whichever this machine has."""
     import torch

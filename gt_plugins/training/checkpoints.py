@@ -129,7 +129,7 @@ def _check_room(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], extra: 
             in_file(
                 folder,
                 "",
-                f"no space for a checkpoint: {need / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+                f"no space for a checkpoint: {need / 1e6:.2f} MB needed, {free / 1e6:.2f} MB free",
                 "free some and resume; the checkpoints before it are intact",
             )
         )

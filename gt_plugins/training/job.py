@@ -70,7 +70,7 @@ class Progress:
     """The job last ran without bd."""
     next_seq: int = 0
     bd_seconds: float = 0.0
-    """What the calls of bd took that have given it the states, retries and waits included."""
+    """Processor time of the calls that have given bd the states."""
     pending: tuple[dict[str, Any], ...] = ()
 
 
@@ -159,8 +159,8 @@ def progress(job: Job) -> Progress:
                     unsent.append(record)
             case {"sent": int(sent)}:
                 unsent = [r for r in unsent if r["seq"] > sent]
-                if isinstance(took := record.get("took"), int | float):
-                    now = replace(now, bd_seconds=now.bd_seconds + took)
+                if isinstance(used := record.get("processor"), int | float):
+                    now = replace(now, bd_seconds=now.bd_seconds + used)
             case {"creating": True}:
                 now = replace(now, created=True)
             case {"bead": str(bead)}:

@@ -64,7 +64,7 @@ class JobView:
     waiting: int
     """States that beads have not got yet."""
     bd_seconds: float
-    """What bd's calls took so far; they run beside the training."""
+    """Processor time of bd's calls so far; they run beside the training."""
     folder: str
 
     def to_json(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ..town.bd import Bd, BdError
 from ..town.root import Town
 from .callbacks import Listener
 from .job import DONE, STATES, Job, jobs, progress
-from .process import mark
+from .process import children_seconds, mark
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -239,9 +239,9 @@ class JobLifecycle:
             self._thread = None
         left = self.pending
         if left:
-            self._say(
-                f"{left} states of job {self._job.id} wait in its journal; they reach bd when it answers"
-            )
+            one, job = left == 1, self._job.id
+            words = f"1 state of job {job} waits" if one else f"{left} states of job {job} wait"
+            self._say(f"{words} in its journal; bd gets {'it' if one else 'them'} when it answers")
         self._unlock()
         return left
 
@@ -310,7 +310,7 @@ class JobLifecycle:
 
     def _deliver(self, record: dict[str, Any]) -> None:
         """One transition to bd with retries; it leaves the queue when the journal says that bd has it."""
-        began = self._clock()
+        began, used = self._clock(), children_seconds()
         try:
             call_with_retries(
                 lambda: self._send(record), self._retries, self._retry_delay, sleep=self._pause_unless_closing
@@ -319,7 +319,8 @@ class JobLifecycle:
             took = self._clock() - began
             with self._changed:
                 self._spent += took
-        self._note({"sent": record["seq"], "took": round(took, 3)})
+        used = children_seconds() - used
+        self._note({"sent": record["seq"], "took": round(took, 3), "processor": round(used, 3)})
         self._said.discard("outage")
         with self._changed:
             self._queue.popleft()

@@ -38,8 +38,8 @@ def rows_of(
     made = [row for rows in by_example for row in rows]
     if not made:
         raise UserError(
-            f"none of the {len(examples)} examples has an example with a supervised token (every reply is "
-            "silent); collect more sessions first"
+            f"none of the {len(examples)} examples has a supervised token (every reply is silent); collect "
+            "more sessions first"
         )
     if masked:
         say(f"{masked} of {len(examples)} examples were left out: no reply in them to learn from")

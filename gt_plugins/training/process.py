@@ -1,8 +1,11 @@
-"""Is the process that a file names still the one that wrote it? A number alone may have gone to another."""
+"""Processes: is the one that a file names still the one that wrote it, and what ours have used.
+
+A number alone may have gone to another."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 
@@ -22,6 +25,12 @@ def alive(pid: int, born: str = "") -> bool:
         pass  # somebody else's
     now = mark(pid)
     return not (born and now and born != now) and _stat(pid, 0) != "Z"
+
+
+def children_seconds() -> float:
+    """Processor seconds of the children that this process has waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _stat(pid: int, index: int) -> str:
