@@ -6,6 +6,7 @@ import base64
 import binascii
 import codecs
 
+_CONTROL = bytes(c for c in (*range(32), 127) if c not in (9, 10, 13))
 _LAYOUT = dict.fromkeys(map(ord, "\t\r\n"))
 
 
@@ -22,8 +23,12 @@ def decode_base64(text: str) -> bytes | None:
 
 def plain_text(raw: bytes, cut: bool = False) -> str | None:
     """``raw`` as text, if it is some: UTF-8, or UTF-16 of ASCII; ``cut``: the end may be missing."""
-    if is_utf16(raw):
+    if b"\0" in raw and is_utf16(raw):
         raw = raw[::2]
+    if len(raw.translate(None, _CONTROL)) < len(raw):
+        return None
+    if raw.isascii():
+        return raw.decode("ascii")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=not cut)
     except UnicodeDecodeError:
