@@ -362,7 +362,7 @@ def purge(
     for folder in result.datasets:
         print(f"deleted dataset {folder}")
     if result.index:
-        print("dropped the retrieval index; `gt corpus reindex` builds it anew")
+        print("dropped the retrieval index, which may hold text of what is gone")
     for version in result.versions:
         print(f"trained on it: {version}")
     for bundle in result.bundles:

@@ -32,7 +32,7 @@ class PurgeResult:
     datasets: tuple[str, ...]
     spool: int
     index: bool
-    """The retrieval index was dropped; `gt corpus reindex` builds it anew."""
+    """The retrieval index was dropped, where there was one: it may hold text of what is gone."""
     versions: tuple[str, ...]
     bundles: tuple[str, ...] = ()
     """Bundles in which it went to others: ask them to purge it too."""
