@@ -37,7 +37,7 @@ MARKS = 256
 """Files that are not ours are noted so many at a time."""
 TAKEN_FILES, TAKEN_BYTES = 128, 4 << 20
 """Files that were read are stored so many, or so much, at a time."""
-HELPED_FROM = 12 << 20
+HELPED_FROM = 24 << 20
 """Less than so many bytes is read by the sweep itself: helpers take a while to start."""
 
 Progress = Callable[[int, int], None]
