@@ -150,7 +150,9 @@ def test_parts_that_do_not_go_together_are_refused_by_name(tmp_path: Path, peers
     ("args", "said"),
     [(("none",), "no job's id"), (("./none",), "no such file or folder; --wait waits for one")],
 )
-def test_a_part_that_is_nowhere_is_a_wrong_argument(tmp_path: Path, args: tuple[str, ...], said: str):
-    done = gather(*args, "--town", tmp_path, "--models", tmp_path / "models")
+def test_a_part_that_is_nowhere_is_a_wrong_argument(
+    town: Town, tmp_path: Path, args: tuple[str, ...], said: str
+):
+    done = gather(*args, "--town", town.root, "--models", tmp_path / "models")
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "models").exists()

@@ -65,15 +65,16 @@ def gather(
 def _part(name: str, town: Path | None, wait: float) -> Path:
     """A path, or the folder of the town's job of that id; one that is waited for need not be there yet."""
     from ..errors import UserError
-    from ..town.root import find_town
     from ..training.jobs import pick
+    from .common import checked_town
 
     path = Path(name).expanduser().absolute()
     if path.exists() or wait:
         return path
     if "/" in name:
         raise UserError(f"{name}: no such file or folder; --wait waits for one")
+    place = checked_town(town)
     try:
-        return pick(find_town(town).checkpoints_dir, name).folder
+        return pick(place.checkpoints_dir, name).folder
     except UserError as error:
         raise UserError(f"{name}: no such file or folder here, and no job's id ({error})") from None
