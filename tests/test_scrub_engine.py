@@ -390,10 +390,7 @@ def test_keywords_that_are_none_are_refused(keywords: Any) -> None:
 
 
 def test_what_is_remembered_is_bounded_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gt_plugins.corpus.scrub import engine, surrogates
-
-    monkeypatch.setattr(engine, "_CACHE_CHARS", 20_000)
-    monkeypatch.setattr(surrogates, "_REMEMBERED", 20_000)
+    monkeypatch.setattr("gt_plugins.corpus.scrub.memory.MOST", 20_000)
     scrub = scrubber()
     for number in range(300):
         scrub.text(f"password=Zq{number}xK9{'w8Tr' * 30}v!")

@@ -16,6 +16,7 @@ from .judge import (
     TOKEN,
     is_code,
     is_placeholder,
+    is_plainly,
     is_secret,
     key_strength,
     looks_random,
@@ -163,7 +164,7 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     if pair and not value.quoted:
         return _login_pair(text, value.start, out)
     if strict:
-        good = _is_plainly(value.text, strength)
+        good = is_plainly(value.text, strength)
     else:
         good = is_secret(strength, key, value.text, value.quoted, literal)
     if good:
@@ -171,12 +172,6 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
         out.append(Hit(value.start, value.end, "number" if number else kind_of(key, strength)))
         return value.end
     return _after(value.start, value.end)
-
-
-def _is_plainly(value: str, strength: int) -> bool:
-    """Whether ``value`` is a secret of a key, though nothing says what it is or where it ends."""
-    least = 6 if strength == PASSWORD else 12
-    return looks_random(value, least) and not (is_placeholder(value) or is_code(value))
 
 
 def _items(text: str, at: re.Match[str], key: str, strength: int) -> list[Hit]:
@@ -191,7 +186,7 @@ def _items(text: str, at: re.Match[str], key: str, strength: int) -> list[Hit]:
         value = _value(text, opening.end(), any(c in opening[0] for c in "-|>"), False)
         if value is None:
             break
-        if _is_plainly(value.text, strength) and not _RULE_OF_LENGTH.fullmatch(value.text):
+        if is_plainly(value.text, strength) and not _RULE_OF_LENGTH.fullmatch(value.text):
             found.append(Hit(value.start, value.end, kind_of(key, strength)))
         opening = _NEXT_ITEM.match(text, value.end)
     return found
@@ -204,7 +199,7 @@ def find_foreign(text: str) -> list[Hit]:
         at = text.find(name)
         while at >= 0:
             match = _FOREIGN.match(text, at + len(name))
-            if match is not None and _is_plainly(match[1], PASSWORD):
+            if match is not None and is_plainly(match[1], PASSWORD):
                 found.append(Hit(match.start(1), match.end(1), "password"))
             at = text.find(name, at + len(name))
     return found

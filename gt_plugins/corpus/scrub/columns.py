@@ -6,9 +6,10 @@ taken for a heading, and what stands in its column in the next lines is judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from .judge import PASSWORD, is_code, is_placeholder, key_strength, looks_random
+from .assignments import kind_of
+from .judge import is_plainly, key_strength
 from .layers import Hit
 from .patterns import regex
 
@@ -25,7 +26,7 @@ _NAME = regex(r"[\w-]{0,60}")
 _RULED = regex(r"[\s|:+-]*")
 
 
-def find_column(text: str, start: int, end: int, out: list[Hit], kind_of: Callable[[str, int], str]) -> int:
+def find_column(text: str, start: int, end: int, out: list[Hit]) -> int:
     """A keyword stands at ``text[start:end]``; returns where the table ends, if it heads a column of one."""
     if text[end : end + 1] in _NO_CELL:
         return 0
@@ -52,13 +53,11 @@ def find_column(text: str, start: int, end: int, out: list[Hit], kind_of: Callab
     if len(names) < 2 or not all(_HEADING.fullmatch(name) for name in names):
         return 0
     column = text[begin:left].lstrip(" |").count(glue)
-    least = 6 if strength == PASSWORD else 12
     done = 0
     for row in rows:
         cells = list(_cells(text, *row, glue))
         if not _RULED.fullmatch(text, *row) and len(cells) == len(names):
-            value = text[slice(*cells[column])]
-            if looks_random(value, least) and not (is_placeholder(value) or is_code(value)):
+            if is_plainly(text[slice(*cells[column])], strength):
                 out.append(Hit(*cells[column], kind_of(text[left:right], strength)))
         elif not _RULED.fullmatch(text, *row):
             break

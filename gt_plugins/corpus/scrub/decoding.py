@@ -39,9 +39,19 @@ def plain_text(raw: bytes, cut: bool = False) -> str | None:
 def wrapped(kind: str, text: str) -> str:
     """The text that a value of kind ``base64`` or ``hex`` wraps; empty for others, and where it is none."""
     if kind == "hex":
-        return bytes.fromhex(text).decode("ascii", "replace")
+        return hex_text(text)
     raw = decode_base64(text) if kind == "base64" else None
     return (plain_text(raw) or "") if raw is not None else ""
+
+
+def lenient_text(raw: bytes) -> str:
+    """``raw`` as text whatever it is; what is none is replaced."""
+    return (raw[::2] if is_utf16(raw) else raw).decode("utf-8", "replace")
+
+
+def hex_text(digits: str) -> str:
+    """The ASCII characters that hexadecimal digits stand for."""
+    return bytes.fromhex(digits).decode("ascii", "replace")
 
 
 def is_utf16(raw: bytes) -> bool:

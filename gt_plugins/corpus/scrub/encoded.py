@@ -12,7 +12,7 @@ import string
 from collections.abc import Callable
 from functools import lru_cache
 
-from .decoding import decode_base64, plain_text
+from .decoding import decode_base64, hex_text, plain_text
 from .judge import is_placeholder, looks_random
 from .layers import Hit
 from .patterns import regex
@@ -47,7 +47,7 @@ def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
             done = start + 12  # a run of one case, but the tail of a key that has a dot in it
         elif not probe[::2].strip("0234567") and (digits := _HEX_TEXT.match(text, start)) is not None:
             done = digits.end()
-            if inner(bytes.fromhex(digits[0]).decode("ascii")):
+            if inner(hex_text(digits[0])):
                 out.append(Hit(start, done, "hex"))
         elif not (probe.islower() or probe.isdecimal() or probe.isupper()):
             done = _one_run(text, start, done, inner, out)

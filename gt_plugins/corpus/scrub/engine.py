@@ -19,6 +19,7 @@ from ...transcripts.model import Session
 from . import encoded
 from .judge import PASSWORD, key_strength
 from .layers import SEPARATOR, Hit, Layer, Policy, ScrubError, prefiltered
+from .memory import Memory
 from .patterns import regex
 from .policy import rules_version, town_policy
 from .scan import Automaton, forget, haystack
@@ -35,9 +36,6 @@ _PIECE = 4
 _AROUND = 1024
 _CACHED = 256
 _CACHE = 50_000
-_CACHE_CHARS = 8 << 20
-"""So much text is remembered, with what became of it and something for each entry."""
-_ENTRY = 120
 _DEPTH = 3
 _ID_KEYS = frozenset(
     "uuid parentUuid id tool_use_id toolUseID sessionId session_id requestId request_id leafUuid "
@@ -93,8 +91,7 @@ class Scrubber:
         )
         self._finders = [(layer, prefiltered(layer)) for layer in self.layers]
         self._keyed = [layer for layer in self.layers if layer.find_keyed is not None]
-        self._known: dict[str, _Change | None] = {}
-        self._held = 0
+        self._known: Memory[str, _Change | None] = Memory()
         self._plain_keys: set[str] = set()
 
     def text(self, text: str) -> tuple[str, Counter[str]]:
@@ -240,16 +237,7 @@ class Scrubber:
             if result is not None:
                 changed[text] = result
             if len(text) <= _CACHED:
-                self._remember(text, result)
-
-    def _remember(self, text: str, result: _Change | None) -> None:
-        """Keep what became of a short text, which will be met again."""
-        cost = _ENTRY + len(text) + (len(result[0]) if result is not None else 0)
-        if self._held + cost > _CACHE_CHARS:
-            self._known.clear()
-            self._held = 0
-        self._held += cost
-        self._known[text] = result
+                self._known.keep(text, result, len(text) + (len(result[0]) if result is not None else 0))
 
     def _find_all(self, texts: list[str]) -> list[list[_Found]]:
         """The hits of every layer in each text; texts that a hit straddles are searched again alone."""

@@ -38,7 +38,7 @@ FOREIGN: tuple[str, ...] = tuple(
 )
 """Passwords in scripts and with letters that no keyword has."""
 FOREIGN_ENDS: tuple[str, ...] = tuple(
-    "ароль 密码 密碼 口令 パスワード 비밀번호 asło ontraseña ösenord".split()
+    dict.fromkeys(name[1:] if name[0].lower() != name[0].upper() else name for name in FOREIGN)
 )
 """The same whatever the case of the first letter."""
 _TOKENS = frozenset("access refresh auth api bearer id session secret".split())
@@ -198,6 +198,12 @@ def is_secret(strength: int, key: str, value: str, quoted: bool, literal: bool) 
     if not quoted and not literal and _IDENT.match(value) and not _mixed_case(value):
         return False
     return looks_random(value)
+
+
+def is_plainly(value: str, strength: int) -> bool:
+    """Whether ``value`` is a secret of a key, though nothing says what it is or where it ends."""
+    least = 6 if strength == PASSWORD else 12
+    return looks_random(value, least) and not (is_placeholder(value) or is_code(value))
 
 
 def _is_password(key: str, value: str, quoted: bool, literal: bool) -> bool:

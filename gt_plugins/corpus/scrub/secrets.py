@@ -50,10 +50,6 @@ def _by_rule(rule: Rule) -> Finder:
     return find
 
 
-def _find_column(text: str, start: int, end: int, out: list[Hit]) -> int:
-    return columns.find_column(text, start, end, out, assignments.kind_of)
-
-
 class _Machine:
     """The automaton over every keyword and what to do at each."""
 
@@ -66,7 +62,7 @@ class _Machine:
             ((*assignments.KEYWORDS, assignments.PASS), assignments.find_assignment),
             (assignments.VENDORS, assignments.find_vendor),
             (("variable",), assignments.find_declared),
-            (columns.KEYWORDS, _find_column),
+            (columns.KEYWORDS, columns.find_column),
             (assignments.MNEMONICS, assignments.find_mnemonic),
             (("sig=", "signature="), assignments.find_signature),
             (("?key=", "&key=", "?code=", "&code=", "\\u0026key="), assignments.find_query),

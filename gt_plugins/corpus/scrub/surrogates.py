@@ -14,7 +14,8 @@ import unicodedata
 from collections.abc import Callable
 from datetime import date, timedelta
 
-from .decoding import decode_base64, is_utf16
+from .decoding import decode_base64, hex_text, is_utf16, lenient_text
+from .memory import Memory
 from .patterns import regex
 from .scan import luhn, luhn_digit
 from .seal import (
@@ -42,9 +43,6 @@ _MONTHS += ("july", "august", "september", "october", "november", "december")
 _CARD_TEST = {"4": "400000", "5": "555555", "2": "555555", "3": "378282", "6": "601111"}
 _JWT_HEAD = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 _DIGITS = ALPHABETS[0]
-_REMEMBERED = 8 << 20
-"""Characters of originals and surrogates that are remembered, with something for each entry."""
-_ENTRY = 120
 BLANK_MEDIA = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 """A PNG of one transparent pixel: stands for every picture and document."""
 
@@ -79,21 +77,14 @@ class Surrogates:
     def __init__(self, key: bytes, rescrub: Callable[[str], str]) -> None:
         self._key = key
         self._rescrub = rescrub
-        self._made: dict[tuple[str, str], str] = {}
-        self._held = 0
+        self._made: Memory[tuple[str, str], str] = Memory()
 
     def make(self, kind: str, original: str) -> str:
         """The surrogate of ``original``; the original itself where it is a surrogate already."""
         known = self._made.get((kind, original))
         if known is None:
             known = original if self.is_own(kind, original) else _MAKERS.get(kind, _shape)(self, original)
-            cost = _ENTRY + len(original) + len(known)
-            if self._held + cost > _REMEMBERED:
-                self._made.clear()
-                self._held = 0
-            if cost <= _REMEMBERED:
-                self._made[kind, original] = known
-                self._held += cost
+            self._made.keep((kind, original), known, len(original) + len(known))
         return known
 
     def is_own(self, kind: str, text: str) -> bool:
@@ -226,9 +217,8 @@ def _base64(s: Surrogates, original: str) -> str:
     raw = decode_base64(original)
     if raw is None:
         return _word(s, original)
-    wide = is_utf16(raw)
-    plain = s.rescrub((raw[::2] if wide else raw).decode("utf-8", "replace"))
-    fresh = base64.b64encode(plain.encode("utf-16-le" if wide else "utf-8", "replace")).decode()
+    plain = s.rescrub(lenient_text(raw))
+    fresh = base64.b64encode(plain.encode("utf-16-le" if is_utf16(raw) else "utf-8", "replace")).decode()
     return fresh if "=" in original or not len(original) % 4 else fresh.rstrip("=")
 
 
@@ -236,18 +226,18 @@ def _own_base64(s: Surrogates, text: str) -> bool:
     raw = decode_base64(text)
     if raw is None:
         return _own_shape(s, text)
-    plain = (raw[::2] if is_utf16(raw) else raw).decode("utf-8", "replace")
+    plain = lenient_text(raw)
     return s.rescrub(plain) == plain
 
 
 def _hex(s: Surrogates, original: str) -> str:
     """The hexadecimal digits of ASCII text, in their case."""
-    fresh = s.rescrub(bytes.fromhex(original).decode("ascii", "replace")).encode("ascii", "replace").hex()
+    fresh = s.rescrub(hex_text(original)).encode("ascii", "replace").hex()
     return fresh.upper() if original.upper() == original else fresh
 
 
 def _own_hex(s: Surrogates, text: str) -> bool:
-    plain = bytes.fromhex(text).decode("ascii", "replace")
+    plain = hex_text(text)
     return s.rescrub(plain) == plain
 
 
