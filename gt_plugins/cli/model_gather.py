@@ -39,27 +39,25 @@ def gather(
 ) -> None:
     """Merge what peers of a swarm left into one adapter, and register it as the model's next version."""
     from ..settings import models_home
-    from ..training import gathered as rooms
+    from ..training import gathered
     from ..training.adapter import quiet_libraries
     from .progress import note
 
     quiet_libraries()
-    found = rooms.plan([_part(name, town, wait) for name in parts], job, base)
-    made = rooms.gather_in_time(found, wait, note)
-    version = None
+    found = gathered.plan([_part(name, town, wait) for name in parts], job, base)
+    made = gathered.gather_in_time(found, wait, note)
+    version = folder = None
     if out is None:
-        version = rooms.register_gathered(made, found, models_home(models), model)
+        version = gathered.register_gathered(made, found, models_home(models), model).ref
     else:
-        rooms.write_adapter(made, found, out.absolute())
-    where = str(out.absolute()) if version is None and out else version.ref if version else ""
+        folder = str(out.absolute())
+        gathered.write_adapter(made, found, out.absolute())
     if as_json:
-        print_json(
-            {"version": version.ref if version else None, "out": where if out else None} | rooms.told(made)
-        )
+        print_json({"version": version, "out": folder} | gathered.told(made))
     else:
         for part in made.parts:
             print(f"{part.path}: {part.kind}, {part.tokens:,} tokens")
-        print(f"{where}: one adapter of {len(made.parts)} parts")
+        print(f"{version or folder}: one adapter of {len(made.parts)} parts")
 
 
 def _part(name: str, town: Path | None, wait: float) -> Path:

@@ -104,13 +104,13 @@ def _dataset(place: Any, role: str, base: str, given: Path | None, resume: bool)
     """The dataset folder that is named; else one built from the corpus, or (None) the resumed job's own."""
     if given is not None:
         return given.absolute()
-    return None if resume else _built(place, role, base, resume)
+    return None if resume else _built(place, role, base)
 
 
-def _built(place: Any, role: str, base: str, resume: bool) -> Path:
-    """The dataset that stands for ``the corpus as it is``: built anew, or the one that a job began with."""
+def _built(place: Any, role: str, base: str) -> Path:
+    """The dataset that stands for ``the corpus as it is``, built anew."""
     folder = place.own_dir(place.corpus_dir) / "datasets" / role
-    if not (resume and (folder / "card.json").is_file()) and not _beside(_build, place, role, folder, base):
+    if not _beside(_build, place, role, folder, base):
         raise UserError(f"the corpus has no example of {role} to train on; see `gt corpus stats`")
     return Path(folder)
 

@@ -89,10 +89,16 @@ def gather_with_retries(
     max_delay: float = 60.0,
     say: Callable[[str], None] = _unsaid,
     sleep: Callable[[float], None] = time.sleep,
+    on_retry: Callable[[int, BaseException, float], None] | None = None,
 ) -> Gathered:
-    """``gather``, waiting for parts that are not there yet."""
+    """``gather``, waiting for parts that are not there yet; ``on_retry`` as ``call_with_retries`` has it."""
     return call_with_retries(
-        lambda: gather(parts, say), n_retries, initial_delay, max_delay=max_delay, sleep=sleep
+        lambda: gather(parts, say),
+        n_retries,
+        initial_delay,
+        max_delay=max_delay,
+        sleep=sleep,
+        on_retry=on_retry,
     )
 
 

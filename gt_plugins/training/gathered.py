@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..durable import private_dir, staged_dir, write_json, write_text
-from ..errors import NonRetriableError, RetriableError, UserError, call_with_retries, in_file
+from ..errors import NonRetriableError, UserError, in_file
 from .base import TINY, base_path
-from .gather import Gathered, gather
+from .gather import REPLICA, Gathered, gather_with_retries
 from .job import Job, load_job
 from .recipe import Recipe
 from .run import BEGUN
@@ -110,34 +110,30 @@ def gather_in_time(found: Plan, wait: float, say: Callable[[str], None]) -> Gath
     seeds = sorted({origin.recipe.seed for origin in found.origins})
     if len(seeds) > 1:
         say(f"these jobs began with seeds {seeds}: unless a swarm joined them, their mean means nothing")
-    until, waiting = time.monotonic() + wait, False
+    until = time.monotonic() + wait
 
-    def look() -> Gathered:
-        nonlocal waiting
-        try:
-            return gather(found.parts, say)
-        except RetriableError as error:
-            if time.monotonic() >= until:
-                raise NonRetriableError(str(error)) from None
-            if not waiting:
-                say(f"{error}; waiting for it, {wait:g} s at most")
-            waiting = True
-            raise
+    def not_yet(attempt: int, error: BaseException, _pause: float) -> None:
+        if time.monotonic() >= until:
+            raise NonRetriableError(str(error)) from None
+        if attempt == 0:
+            say(f"{error}; waiting for it, {wait:g} s at most")
 
-    gathered = call_with_retries(look, 1_000_000, POLL, max_delay=LONGEST_POLL)
+    gathered = gather_with_retries(
+        found.parts, 1_000_000, POLL, max_delay=LONGEST_POLL, say=say, on_retry=not_yet
+    )
     _check_norms(gathered)
     _check_fits(gathered, found)
     return gathered
 
 
-def _check_norms(gathered: Gathered, factor: float = 5.0) -> None:
+def _check_norms(gathered: Gathered) -> None:
     """One replica of absurd norm would drown the others. Raises NonRetriableError naming it."""
-    from .gather import REPLICA
     from .swarm.guard import Offer, sift
+    from .swarm.runfile import SwarmSettings
 
     if gathered.parts[0].kind == REPLICA:
         offers = {str(part.path): Offer(part.tensors, part.tokens) for part in gathered.parts}
-        for path, problem in sift(offers, None, factor).dropped.items():
+        for path, problem in sift(offers, None, SwarmSettings().norm_factor).dropped.items():
             raise NonRetriableError(f"{path}: {problem}; leave it out")
 
 

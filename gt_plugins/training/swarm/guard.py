@@ -58,23 +58,22 @@ def sift(
     Offers have the same names and shapes (``exchange.unpack`` has seen to it)."""
     dropped = {peer: problem for peer, offer in offers.items() if (problem := _not_finite(offer.tensors))}
     kept = {peer: offer for peer, offer in offers.items() if peer not in dropped}
-    most = MOST_GROWN * norm(fresh) if fresh is not None else 0.0
-    for peer in [p for p, offer in kept.items() if most > 0 and norm(offer.tensors) > most]:
-        length = norm(kept.pop(peer).tensors)
-        dropped[peer] = (
-            f"the norm of its weights is {length:.3g}, more than {MOST_GROWN:g} times a fresh one's"
-        )
-    for what, base in (("its weights", None), ("its change since the last averaging", reference)):
-        if what != "its weights" and base is None:
-            continue
-        norms = {peer: norm(offer.tensors, base) for peer, offer in kept.items()}
-        limit = norm_factor * lower_median(list(norms.values())) if norms else 0.0
+
+    def sift_out(what: str, norms: Mapping[str, float], factor: float, usual: float, whose: str) -> None:
         for peer, length in norms.items():
-            if limit > 0 and length > limit:
-                dropped[peer] = (
-                    f"the norm of {what} is {length:.3g}, more than {norm_factor:g} times the median"
-                )
+            if 0 < factor * usual < length:
+                dropped[peer] = f"the norm of {what} is {length:.3g}, more than {factor:g} times {whose}"
                 del kept[peer]
+
+    def norms(base: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        return {peer: norm(offer.tensors, base) for peer, offer in kept.items()}
+
+    if fresh is not None:
+        sift_out("its weights", norms(), MOST_GROWN, norm(fresh), "a fresh one's")
+    bases = [("its weights", None), ("its change since the last averaging", reference)]
+    for what, base in bases if reference is not None else bases[:1]:
+        if found := norms(base):
+            sift_out(what, found, norm_factor, lower_median(list(found.values())), "the median")
     return Sifted(kept, dropped)
 
 

@@ -247,9 +247,9 @@ class SwarmMember(Listener):
         where none of theirs can be used."""
         chosen = {i: entry for i, p in others.items() if (entry := p.at(at)) is not None}
         kept = self._sifted(self._fetched(chosen, at, like), at, None, like)
-        if not kept and at == 0:
-            return like, self._trainer.state.step, 0, []
         if not kept:
+            if at == 0:
+                return like, self._trainer.state.step, 0, []
             raise NonRetriableError("not one adapter of this swarm's peers can be used; see the lines above")
         entries = [chosen[i] for i in kept]
         self._total = lower_median([e.total for e in entries])
