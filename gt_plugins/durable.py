@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +51,8 @@ def write_bytes(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     """Replace ``path`` by ``data`` atomically.
 
     Raises OSError (e.g. ENOSPC) that names ``path``, with the old file untouched."""
+    import tempfile  # with shutil 7 ms, which a command that only reads does without
+
     _make_missing(path.parent)
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -144,6 +144,9 @@ def staged_dir(target: Path) -> Iterator[Path]:
 
     Raises FileExistsError when ``target`` is already there: what is published is never changed.
     """
+    import shutil
+    import tempfile
+
     if target.exists():
         raise FileExistsError(target)
     private_dir(target.parent)

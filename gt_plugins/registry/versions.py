@@ -7,11 +7,8 @@ the journal, so a changed file shows however it was changed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -319,6 +316,8 @@ def set_alias(home: Path, ref: str, alias: str | None, remove: str | None = None
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
+    import hashlib  # 6 ms, as tomllib and shutil are: a listing needs none of them
+
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -355,6 +354,8 @@ def _shipped_profile(role: str) -> Path:
 
 
 def _add_profile(stage: Path, role: str) -> None:
+    import shutil
+
     if (stage / "role").is_dir():
         return
     (stage / "role").mkdir()
@@ -364,6 +365,8 @@ def _add_profile(stage: Path, role: str) -> None:
 
 def _copy_tree(source: Path, target: Path) -> None:
     """Copy every regular file, links by content; hidden files, caches and an old manifest stay behind."""
+    import shutil
+
     for name in _walk(source):
         if name == MANIFEST:
             continue
@@ -449,6 +452,8 @@ def _toml_value(value: Any) -> Any:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
