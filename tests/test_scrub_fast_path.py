@@ -6,6 +6,7 @@ nothing between two of them.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from scrub_helpers import scrubber
 from scrub_plants import CONTEXTS, HARD_NEGATIVES, forms, personal, structured
 
-from gt_plugins.corpus.scrub import assignments, rules, scan, secrets
+from gt_plugins.corpus.scrub import assignments, decoding, rules, scan, secrets
 from gt_plugins.corpus.scrub import personal as personal_layer
 from gt_plugins.corpus.scrub.engine import Scrubber
 from gt_plugins.transcripts.model import Session, Turn
@@ -129,3 +130,33 @@ def test_a_turn_that_shares_nothing_with_what_was_found_is_not_built_anew() -> N
     found = session(random.Random(0))
     scrubbed, counts = scrubber().session(Session("s", "claude", (quiet, *found.turns), cwd="/town"))
     assert counts and scrubbed.turns[0] is quiet
+
+
+def text_bytes() -> st.SearchStrategy[bytes]:
+    """Text as it is put in base64: UTF-8, and UTF-16 of ASCII."""
+    words = st.text(st.characters(exclude_categories=("Cs", "Cc", "Cn", "Co", "Zl", "Zp")), min_size=9)
+    plain = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=9)
+    return st.one_of(words.map(str.encode), plain.map(lambda t: t.encode("utf-16-le")))
+
+
+@settings(max_examples=400, deadline=None)
+@given(text_bytes())
+def test_every_text_passes_the_look_at_the_head_of_its_base64(raw: bytes) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        assert decoding.TEXT_HEAD.match(encode(raw).decode())
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.binary(min_size=9, max_size=60))
+def test_what_fails_that_look_is_no_text(raw: bytes) -> None:
+    if not decoding.TEXT_HEAD.match(base64.b64encode(raw).decode()):
+        assert decoding.plain_text(raw) is None
+
+
+_LOCAL = "[A-Za-z0-9][A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9]"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.from_regex(f"{_LOCAL}@[A-Za-z0-9]{{1,20}}[.](?:com|dev|org)", fullmatch=True))
+def test_scrubadub_takes_every_address_it_is_not_asked_about(address: str) -> None:
+    assert personal_layer._scrubadub("email", address)

@@ -103,14 +103,16 @@ def test_exact_values_in_their_encodings() -> None:
         assert form not in scrub.text(f"got <{form}> back")[0]
 
 
-def test_scrubadub_is_imported_for_candidates_only() -> None:
+def test_scrubadub_is_imported_for_doubtful_candidates_only() -> None:
     code = (
         "import sys\n"
         "from scrub_helpers import scrubber\n"
         "s = scrubber()\n"
         "s.text('gt deacon heartbeat, 2026-11-23T08:06:14.785Z, 127.0.0.1:3307, token=Ab12Cd34Ef56')\n"
         "assert 'scrubadub' not in sys.modules\n"
-        "s.text('write to zora@quist.dev')\n"
+        "s.text('write to zora@quist.dev, or call (415) 867-5309')\n"
+        "assert 'scrubadub' not in sys.modules\n"
+        "s.text('write to zora.@quist.dev')\n"
         "assert 'scrubadub' in sys.modules\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -5,9 +5,35 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import string
+
+from .patterns import regex
 
 _CONTROL = bytes(c for c in (*range(32), 127) if c not in (9, 10, 13))
 _LAYOUT = dict.fromkeys(map(ord, "\t\r\n"))
+
+_DIGITS = [*string.ascii_uppercase, *string.ascii_lowercase, *string.digits, r"+\-", "/_"]
+"""Of base64, by value; the last two differ where it is made for URLs."""
+
+
+def _digits(mask: int, value: int) -> str:
+    """Those digits whose bits under ``mask`` are ``value``."""
+    return "[" + "".join(c for n, c in enumerate(_DIGITS) if n & mask == value) + "]"
+
+
+def _text_head() -> str:
+    """A regular expression: four digits are three bytes, and each is ASCII (A), or begins (L) or goes on (C)
+    with a character of UTF-8, by its highest bits."""
+    first = {"A": _digits(32, 0), "L": _digits(48, 48)}
+    second = {"A": _digits(8, 0), "L": _digits(12, 12), "C": _digits(12, 8)}
+    third = {"A": _digits(2, 0), "L": _digits(3, 3), "C": _digits(3, 2)}
+    fours = {w: f"{first[w[0]]}{second[w[1]]}{third[w[2]]}." for w in "AAA AAL ALC LCA LCL LCC".split()}
+    ascii_only = fours.pop("AAA")
+    return f"(?:{ascii_only}){{3}}|(?:{ascii_only}){{0,2}}(?:{'|'.join(fours.values())})"
+
+
+TEXT_HEAD = regex(_text_head())
+"""How base64 of any text begins. Few identifiers do, and asking this is far cheaper than to decode."""
 
 
 def decode_base64(text: str) -> bytes | None:

@@ -12,7 +12,7 @@ import string
 from collections.abc import Callable
 from functools import lru_cache
 
-from .decoding import decode_base64, hex_text, plain_text
+from .decoding import TEXT_HEAD, decode_base64, hex_text, plain_text
 from .judge import is_placeholder, looks_random
 from .layers import Hit
 from .patterns import regex
@@ -30,8 +30,12 @@ _BARE_RULES = regex(
     r"sl\.[\w=-]{120,})(?![\w.])",
     re.ASCII,
 )
+_BARE_STARTS = frozenset("pMNOs")
 _HEX_TEXT = regex(r"(?:[2-7][0-9a-f]|0[9ad]){12,}(?![0-9a-z])", re.IGNORECASE)
 """Digits of nothing but printable ASCII: no hash is so."""
+_HEX_STARTS = "0234567"
+_JOINS = _ALNUM | frozenset("\\%[;")
+"""Before a run: more of it, or what may be the beginning of an escape whose tail looks like a part of it."""
 
 
 def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
@@ -45,7 +49,7 @@ def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
         probe = text[start : start + 12]
         if start >= 18 and text[start - 1] == "." and _bare(text, start - 18, out):
             done = start + 12  # a run of one case, but the tail of a key that has a dot in it
-        elif not probe[::2].strip("0234567") and (digits := _HEX_TEXT.match(text, start)) is not None:
+        elif probe[0] in _HEX_STARTS and (digits := _HEX_TEXT.match(text, start)) is not None:
             done = digits.end()
             if inner(hex_text(digits[0])):
                 out.append(Hit(start, done, "hex"))
@@ -61,15 +65,17 @@ def _runs() -> Automaton:
 
 def _one_run(text: str, start: int, floor: int, inner: Callable[[str], bool], out: list[Hit]) -> int:
     """Returns where the run ends."""
-    begin = word_left(text, start + 1, _ALNUM, start + 1 - floor)
+    begin = start
+    if start and text[start - 1] in _JOINS:
+        begin = word_left(text, start + 1, _ALNUM, start + 1 - floor)
     for at in (begin, begin - 3, begin - 4):
-        end = _bare(text, at, out)
-        if end:
+        if at >= 0 and text[at] in _BARE_STARTS and (end := _bare(text, at, out)):
             return end
     run = _RUN.match(text, begin)
     if run is None:
         return start + 1
-    if not _judge_run(text, begin, run.end(), inner, out):
+    found = _judge_run(text, begin, run.end(), inner, out)
+    if not found and begin and text[begin - 1] in _BASE64:
         wider = word_left(text, begin + 1, _BASE64, begin + 1 - floor)
         if wider < begin:
             _judge_run(text, wider, run.end(), inner, out)
@@ -78,7 +84,7 @@ def _one_run(text: str, start: int, floor: int, inner: Callable[[str], bool], ou
 
 def _bare(text: str, at: int, out: list[Hit]) -> int:
     """A key that only its parts give away begins at ``at``; returns where it ends, 0 if there is none."""
-    match = _BARE_RULES.match(text, at) if at >= 0 else None
+    match = _BARE_RULES.match(text, at)
     if match is None or not looks_random(match[0], 40):
         return 0
     out.append(Hit(at, match.end(), "token"))
@@ -86,7 +92,7 @@ def _bare(text: str, at: int, out: list[Hit]) -> int:
 
 
 def _judge_run(text: str, begin: int, end: int, inner: Callable[[str], bool], out: list[Hit]) -> bool:
-    plain = _plain_text(text[begin:end])
+    plain = _plain_text(text[begin:end]) if TEXT_HEAD.match(text, begin) else None
     if plain is None:
         return False
     pair = _USER_PASSWORD.fullmatch(plain)
