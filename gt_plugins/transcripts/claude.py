@@ -26,19 +26,18 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from .. import hookimpl
 from ..town.accounts import config_dirs
 from ..town.root import Town
+from .fields import moment as _moment
 from .fields import name as _name
-from .fields import order_of_time as _order_of_time
 from .fields import safe_id as _safe_id
-from .fields import seconds as _seconds
 from .fields import string as _string
 from .fields import text as _text
-from .fields import time as _time
 from .graph import Kind, Node, order
 from .lines import first_lines, parse_line, read_objects
 from .model import Block, Session, Turn
@@ -54,13 +53,13 @@ _KNOWN_LINES = frozenset(
     """system summary ai-title custom-title file-history-snapshot queue-operation attachment progress mode
     permission-mode last-prompt pr-link agent-setting agent-name continued-in turn_end tag""".split()
 )
+_SAID = frozenset({"user", "assistant"})
 _KNOWN_BLOCKS = frozenset("text thinking redacted_thinking tool_use tool_result image document".split())
 _BOOKKEEPING = frozenset(
     "uuid parentUuid logicalParentUuid sessionId timestamp cwd version gitBranch userType entrypoint "
     "isSidechain agentId slug requestId".split()
 )
-_META = frozenset({"isMeta", "isCompactSummary", "isVisibleInTranscriptOnly", "isApiErrorMessage"})
-"""Flags of lines that the client wrote itself."""
+_BY_TIME = attrgetter("time")
 _PERSISTED = re.compile(r"<persisted-output>\s.*?saved to: ([^\n]+)\n", re.DOTALL)
 
 
@@ -125,9 +124,9 @@ def read_all(path: Path) -> list[Session]:
     counts: Counter[str] = Counter()
     lines = _Lines(path, counts)
     main = lines.main_id()
-    groups: dict[tuple[str, str], list[Node]] = defaultdict(list)
-    for node in lines.nodes.values():
-        groups[lines.group(node, main)].append(node)
+    groups: dict[tuple[str, str], list[_Line]] = defaultdict(list)
+    for line in lines.by_uuid.values():
+        groups[lines.group(line, main)].append(line)
     first = (main, lines.own_agent)
     found = [_session(lines, first, groups.pop(first, []), counts)]
     for key in sorted(groups):
@@ -135,9 +134,9 @@ def read_all(path: Path) -> list[Session]:
     return found
 
 
-@dataclass(slots=True)
-class _Line:
-    """What a node keeps of its line."""
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Line(Node):
+    """A line that has its place in the graph, with what is kept of it."""
 
     type: str
     session_id: str
@@ -150,18 +149,18 @@ class _Line:
     model: str
     usage: dict[str, int]
     blocks: tuple[Block, ...]
-    hook: str = ""
+    hook: str
 
 
 class _Lines:
-    """The whole file as nodes (uuid → newest line with it) and the names that stand in it."""
+    """The whole file (uuid → newest line with it) and the names that stand in it."""
 
     def __init__(self, path: Path, counts: Counter[str]) -> None:
         self.path = path
         self.counts = counts
-        self.nodes: dict[str, Node] = {}
+        self.by_uuid: dict[str, _Line] = {}
         self.ids: Counter[str] = Counter()
-        self.last: str = ""
+        self.safe_ids: dict[str, str] = {}
         self.own_agent = _safe_id(path.stem) if path.stem.startswith("agent-") else ""
         for index, line in enumerate(read_objects(path, counts)):
             self._take(index, line)
@@ -173,87 +172,73 @@ class _Lines:
             stem = max(self.ids, key=lambda i: (self.ids[i], i))
         return _safe_id(stem)
 
-    def group(self, node: Node, main: str) -> tuple[str, str]:
-        """(session id, agent) of a node; the agent is empty for the main conversation."""
-        line: _Line = node.value
+    def group(self, line: _Line, main: str) -> tuple[str, str]:
+        """(session id, agent) of a line; the agent is empty for the main conversation."""
         if self.own_agent:
             return (main, self.own_agent)
-        session = _safe_id(line.session_id) if line.session_id else main
+        session = self._safe(line.session_id) if line.session_id else main
         if not line.sidechain:
             return (session, "")
-        return (session, f"agent-{_safe_id(line.agent or self._top(node))}")
+        return (session, f"agent-{_safe_id(line.agent or self._top(line))}")
 
-    def _top(self, node: Node) -> str:
+    def _safe(self, session_id: str) -> str:
+        if session_id not in self.safe_ids:
+            self.safe_ids[session_id] = _safe_id(session_id)
+        return self.safe_ids[session_id]
+
+    def _top(self, line: _Line) -> str:
         """The uuid at the top of a sidechain that carries no agent id."""
-        seen = {node.uuid}
+        seen = {line.uuid}
         while True:
-            above = self.nodes.get(node.parent)
-            if above is None or not above.value.sidechain or above.uuid in seen:
-                return min(seen) if above is not None and above.uuid in seen else node.uuid
+            above = self.by_uuid.get(line.parent)
+            if above is None or not above.sidechain or above.uuid in seen:
+                return min(seen) if above is not None and above.uuid in seen else line.uuid
             seen.add(above.uuid)
-            node = above
+            line = above
 
     def _take(self, index: int, line: dict[str, Any]) -> None:
-        kind_name = _string(line.get("type"))
-        session_id = _string(line.get("sessionId"))
-        uuid = _string(line.get("uuid"))
-        if kind_name in ("user", "assistant") and type(line.get("message")) is not dict:
+        texts = {key: value for key, value in line.items() if type(value) is str}
+        kind, uuid = texts.get("type", ""), texts.get("uuid", "")
+        if kind in _SAID and type(line.get("message")) is not dict:
             self.counts["no_message"] += 1
             return
-        if not uuid and kind_name in _KNOWN_LINES:
-            self.counts[f"line:{kind_name}"] += 1
+        if not uuid and kind in _KNOWN_LINES:
+            self.counts[f"line:{kind}"] += 1
             return
-        if session_id:
+        if session_id := texts.get("sessionId"):
             self.ids[session_id] += 1
         if not uuid:
             uuid = "line-" + hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()[:24]
             self.counts["no_uuid"] += 1
-        if uuid in self.nodes:
+        if uuid in self.by_uuid:
             self.counts["rewritten"] += 1
-        self.nodes[uuid] = self._node(index, uuid, kind_name, line)
+        self.by_uuid[uuid] = self._kept(index, uuid, kind, line, texts)
 
-    def _node(self, index: int, uuid: str, kind_name: str, line: dict[str, Any]) -> Node:
-        message = line["message"] if kind_name in ("user", "assistant") else {}
-        kept = self._kept(kind_name, line, message)
-        uses: list[str] = []
-        answers: list[str] = []
-        for block in kept.blocks:
-            if block.get("type") == "tool_use":
-                uses.append(_string(block.get("id")))
-            elif block.get("type") == "tool_result":
-                answers.append(_string(block.get("tool_use_id")))
-        kind: Kind = "note"
-        if kind_name == "assistant":
-            kind = "assistant"
-        elif kind_name == "user":
-            kind = "result" if answers else "prompt"
-        return Node(
+    def _kept(self, index: int, uuid: str, type: str, line: dict[str, Any], texts: dict[str, str]) -> _Line:
+        """What is kept of a line; ``texts`` are those of its fields that are strings."""
+        blocks, hook, meta = self._content(type, line)
+        message = line["message"] if type in _SAID else {}
+        model = _string(message.get("model")) if type == "assistant" else ""
+        kind, uses, answers = _part(type, blocks)
+        at, seconds = _moment(texts.get("timestamp", ""))
+        return _Line(
             uuid=uuid,
-            parent=_string(line.get("parentUuid")) or _string(line.get("logicalParentUuid")),
+            parent=texts.get("parentUuid") or texts.get("logicalParentUuid", ""),
             kind=kind,
             index=index,
-            time=_seconds(kept.at),
+            time=seconds,
             message_id=_string(message.get("id")),
-            uses=tuple(filter(None, uses)) if kind == "assistant" else (),
-            answers=tuple(filter(None, answers)) if kind == "result" else (),
-            answers_line=_string(line.get("sourceToolAssistantUUID")) if kind == "result" else "",
-            value=kept,
-        )
-
-    def _kept(self, kind_name: str, line: dict[str, Any], message: dict[str, Any]) -> _Line:
-        blocks, hook, meta = self._content(kind_name, line)
-        model = _string(message.get("model")) if kind_name == "assistant" else ""
-        if not meta:
-            meta = model == SYNTHETIC or any(line[flag] is True for flag in _META & line.keys())
-        return _Line(
-            type=kind_name,
-            session_id=_string(line.get("sessionId")),
-            agent=_string(line.get("agentId")),
+            uses=uses,
+            answers=answers,
+            answers_line=texts.get("sourceToolAssistantUUID", "") if kind == "result" else "",
+            type=type,
+            session_id=texts.get("sessionId", ""),
+            agent=texts.get("agentId", ""),
             sidechain=line.get("isSidechain") is True,
-            at=_time(line),
-            cwd=_string(line.get("cwd")),
-            version=_name(_string(line.get("version"))),
-            meta=meta,
+            at=at,
+            cwd=texts.get("cwd", ""),
+            version=_name(texts.get("version", "")),
+            meta=meta or model == SYNTHETIC or _by_the_client(line),
             model="" if model == SYNTHETIC else _name(model),
             usage=_usage(message.get("usage")),
             blocks=blocks,
@@ -262,7 +247,7 @@ class _Lines:
 
     def _content(self, kind_name: str, line: dict[str, Any]) -> tuple[tuple[Block, ...], str, bool]:
         """(blocks, hook, meta) of a line."""
-        if kind_name in ("user", "assistant"):
+        if kind_name in _SAID:
             return tuple(self._blocks(line["message"].get("content"))), "", False
         if kind_name == "attachment":
             return self._attachment(line.get("attachment"))
@@ -304,10 +289,10 @@ class _Lines:
             return [{"type": "text", "text": content}] if content else []
         blocks: list[Block] = []
         for item in content if isinstance(content, list) else ():
-            if isinstance(item, str):
-                blocks.append({"type": "text", "text": item})
-            elif isinstance(item, dict):
+            if isinstance(item, dict):
                 blocks.append(self._block(item))
+            elif isinstance(item, str):
+                blocks.append({"type": "text", "text": item})
             else:
                 self.counts["block:odd"] += 1
         return blocks
@@ -348,8 +333,34 @@ def persisted_text(transcript: Path, named: str) -> str | None:
         return None
 
 
-def _session(lines: _Lines, key: tuple[str, str], nodes: list[Node], counts: Counter[str]) -> Session:
-    """One session of a file from its nodes."""
+def _part(type: str, blocks: Sequence[Block]) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
+    """The part that a line has in the conversation, and the tool calls that it makes and that it answers."""
+    if type == "assistant":
+        return "assistant", _named(blocks, "tool_use", "id"), ()
+    if type != "user":
+        return "note", (), ()
+    if any(block.get("type") == "tool_result" for block in blocks):
+        return "result", (), _named(blocks, "tool_result", "tool_use_id")
+    return "prompt", (), ()
+
+
+def _named(blocks: Sequence[Block], type: str, key: str) -> tuple[str, ...]:
+    """What ``key`` names in the blocks of a type."""
+    return tuple([name for b in blocks if b.get("type") == type and (name := _string(b.get(key)))])
+
+
+def _by_the_client(line: dict[str, Any]) -> bool:
+    """Whether a flag says that the client wrote a line itself."""
+    return (
+        line.get("isMeta") is True
+        or line.get("isCompactSummary") is True
+        or line.get("isVisibleInTranscriptOnly") is True
+        or line.get("isApiErrorMessage") is True
+    )
+
+
+def _session(lines: _Lines, key: tuple[str, str], nodes: list[_Line], counts: Counter[str]) -> Session:
+    """One session of a file from its lines."""
     session_id, agent = key
     ordered = order(nodes)
     if ordered.branches:
@@ -358,9 +369,9 @@ def _session(lines: _Lines, key: tuple[str, str], nodes: list[Node], counts: Cou
     build = _Build(counts)
     for unit in ordered.units:
         build.add(unit)
-    live = [node.value for unit in ordered.units for node in unit]
+    live = [line for unit in ordered.units for line in unit]
     build.count_unpaired()
-    times = [t for t in (line.at for line in live) if t]
+    dated = [line for line in live if line.at]
     return Session(
         id=f"{session_id}.{agent}" if agent else session_id,
         source="claude",
@@ -368,8 +379,8 @@ def _session(lines: _Lines, key: tuple[str, str], nodes: list[Node], counts: Cou
         cwd=next((line.cwd for line in live if line.cwd), ""),
         client_version=next((line.version for line in reversed(live) if line.version), ""),
         models=tuple(dict.fromkeys(t.model for t in build.turns if t.model)),
-        started=min(times, key=_order_of_time, default=""),
-        ended=max(times, key=_order_of_time, default=""),
+        started=min(dated, key=_BY_TIME).at if dated else "",
+        ended=max(dated, key=_BY_TIME).at if dated else "",
         parent=session_id if agent else "",
         counts=dict(sorted(counts.items())),
         usage=dict(sorted(build.usage.items())),
@@ -386,37 +397,38 @@ class _Build:
     calls: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
 
-    def add(self, unit: list[Node]) -> None:
-        first: _Line = unit[0].value
-        if unit[0].kind == "assistant":
+    def add(self, unit: list[_Line]) -> None:
+        first = unit[0]
+        if first.kind == "assistant":
             self._reply(unit)
-        elif unit[0].kind in ("prompt", "result"):
-            self._turn(unit[0], first, "user", self._results_once(first.blocks))
+        elif first.kind in ("prompt", "result"):
+            self._turn(first, "user", self._results_once(first.blocks))
         elif first.hook:
-            self._turn(unit[0], first, "hook", first.blocks)
+            self._turn(first, "hook", first.blocks)
         elif first.type == "attachment":
-            self._turn(unit[0], first, "user", first.blocks)
+            self._turn(first, "user", first.blocks)
 
-    def _turn(self, node: Node, line: _Line, role: Any, blocks: tuple[Block, ...]) -> None:
+    def _turn(self, line: _Line, role: Any, blocks: tuple[Block, ...]) -> None:
         if blocks:
-            name = _safe_id(node.uuid)
+            name = _safe_id(line.uuid)
             self.turns.append(Turn(name, role, blocks, line.at, line.model, line.hook, line.meta))
 
-    def _reply(self, unit: list[Node]) -> None:
+    def _reply(self, lines: list[_Line]) -> None:
         blocks: list[Block] = []
-        for node in unit:
-            for block in node.value.blocks:
+        for line in lines:
+            for block in line.blocks:
                 if block in blocks:
                     self.counts["repeated_block"] += 1
                     continue
                 blocks.append(block)
                 if block.get("type") == "tool_use":
                     self.calls.add(_text(block, "id"))
-        lines: list[_Line] = [node.value for node in unit]
-        self.usage.update(max((line.usage for line in lines), key=lambda u: u.get("output_tokens", 0)))
+        used = max((line.usage for line in lines), key=lambda u: u.get("output_tokens", 0))
+        for kind, tokens in used.items():
+            self.usage[kind] += tokens
         model = next((line.model for line in lines if line.model), "")
         if blocks:
-            name = _safe_id(unit[0].message_id or unit[0].uuid)
+            name = _safe_id(lines[0].message_id or lines[0].uuid)
             meta = any(line.meta for line in lines)
             self.turns.append(Turn(name, "assistant", tuple(blocks), lines[0].at, model, "", meta))
 

@@ -47,8 +47,13 @@ def safe_id(value: str) -> str:
 
 def time(value: Mapping[str, Any], key: str = "timestamp") -> str:
     """A field that holds an RFC 3339 time; empty where it holds none."""
-    found = text(value, key)
-    return found if _TIME.fullmatch(found) and seconds(found) is not None else ""
+    return moment(text(value, key))[0]
+
+
+def moment(value: str) -> tuple[str, float | None]:
+    """An RFC 3339 time and its seconds since 1970; an empty one without seconds where it is none."""
+    at = seconds(value) if _TIME.fullmatch(value) else None
+    return ("", None) if at is None else (value, at)
 
 
 @lru_cache(maxsize=8192)
@@ -57,8 +62,8 @@ def seconds(value: str) -> float | None:
     if not value:
         return None
     try:
-        moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+        found = datetime.fromisoformat(value)
+        return (found if found.tzinfo else found.astimezone()).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 Kind = Literal["prompt", "assistant", "result", "note"]
 Key = tuple[tuple[float, ...], ...]
@@ -34,42 +34,46 @@ class Node:
     """Ids of the tool calls whose results this line carries (result)."""
     answers_line: str = ""
     """uuid of the assistant line that called the tool, where the client says so."""
-    value: Any = None
+
+
+N = TypeVar("N", bound=Node)
 
 
 @dataclass(frozen=True)
-class Ordered:
+class Ordered(Generic[N]):
     """``units`` in conversation order: an assistant reply (all its lines), or one other line alone."""
 
-    units: list[list[Node]]
+    units: list[list[N]]
     branches: int = 0
     """Abandoned branches."""
     abandoned: int = 0
     """Lines on them."""
 
 
-@dataclass
-class _Tree:
-    """Nodes that hang together; ``parents`` holds only links that can be followed without a cycle."""
+@dataclass(frozen=True, slots=True)
+class _Graph(Generic[N]):
+    """Nodes by their position in a list, and for each position what follows from the links."""
 
-    nodes: list[Node]
-    parents: dict[str, Node]
-    children: dict[str, list[Node]] = field(default_factory=lambda: defaultdict(list))
-    depth: dict[str, int] = field(default_factory=dict)
+    nodes: Sequence[N]
+    above: list[int]
+    """The parent's position, -1 where there is none; without cycles."""
+    depth: list[int]
+    root: list[str]
+    """The name of the tree: nodes that hang together have the same."""
 
 
-def order(nodes: Sequence[Node]) -> Ordered:
+def order(nodes: Sequence[N]) -> Ordered[N]:
     """The live conversation of ``nodes`` (unique uuids), with what was left out counted."""
-    trees = sorted((_linked(t) for t in _trees(nodes)), key=lambda t: min(_age(n) for n in t.nodes))
-    units: list[list[Node]] = []
+    graph = _linked(nodes)
+    units: list[list[N]] = []
     branches = abandoned = 0
-    for tree in trees:
-        chain = _chain(tree)
-        live = _closure(tree, chain)
-        units.extend(_units(tree, chain, live))
-        lost = [n for n in tree.nodes if n.uuid not in live]
+    for tree in _trees(graph):
+        chain = _chain(graph, tree)
+        live = _closure(graph, tree, chain)
+        units.extend(_units(graph, tree, chain, live))
+        lost = [n for n in tree if n not in live] if len(live) < len(tree) else []
         abandoned += len(lost)
-        branches += sum(1 for n in lost if _is_top(tree, n, live))
+        branches += sum(1 for n in lost if graph.above[n] < 0 or graph.above[n] in live)
     return Ordered(units, branches, abandoned)
 
 
@@ -77,159 +81,167 @@ def _age(node: Node) -> tuple[float, int]:
     return (node.time if node.time is not None else float("inf"), node.index)
 
 
-def _trees(nodes: Sequence[Node]) -> list[_Tree]:
-    """Nodes grouped by root. Children of one missing parent share a tree; a cycle is cut at its eldest."""
-    by_id = {n.uuid: n for n in nodes}
-    parents = {n.uuid: by_id[n.parent] for n in nodes if n.parent in by_id}
-    root_of: dict[str, str] = {}
-    for node in nodes:
-        above = parents.get(node.uuid)
-        if above is not None and above.uuid in root_of and node.uuid not in root_of:
-            root_of[node.uuid] = root_of[above.uuid]
-            continue
-        path: list[Node] = []
-        walk: Node | None = node
-        on_path: set[str] = set()
-        while walk is not None and walk.uuid not in root_of and walk.uuid not in on_path:
-            path.append(walk)
-            on_path.add(walk.uuid)
-            walk = parents.get(walk.uuid)
-        if walk is None:
-            top = path[-1]
-            root = f"?{top.parent}" if top.parent else top.uuid
-        elif walk.uuid in root_of:
-            root = root_of[walk.uuid]
+def _linked(nodes: Sequence[N]) -> _Graph[N]:
+    """Links, depths and roots. Children of one missing parent share a root; a cycle is cut at its eldest."""
+    place = {node.uuid: at for at, node in enumerate(nodes)}
+    above = [place.get(node.parent, -1) for node in nodes]
+    depth, root = [-1] * len(nodes), [""] * len(nodes)
+    for start, up in enumerate(above):
+        if up >= 0 and depth[up] >= 0:
+            path, walk = [start], up
         else:
-            cycle = path[path.index(walk) :]
-            top = min(cycle, key=_age)
-            del parents[top.uuid]
-            root = top.uuid
-        root_of.update((n.uuid, root) for n in path)
-    groups: dict[str, list[Node]] = defaultdict(list)
-    for node in nodes:
-        groups[root_of[node.uuid]].append(node)
-    return [_Tree(group, parents) for group in groups.values()]
+            path, walk = _path_up(nodes, above, depth, start)
+        for at in reversed(path):
+            if walk >= 0:
+                depth[at], root[at] = depth[walk] + 1, root[walk]
+            else:
+                node = nodes[at]
+                depth[at] = 0
+                root[at] = f"?{node.parent}" if node.parent and node.parent not in place else node.uuid
+            walk = at
+    return _Graph(nodes, above, depth, root)
 
 
-def _linked(tree: _Tree) -> _Tree:
-    """Fill in children and depths."""
-    for node in tree.nodes:
-        parent = tree.parents.get(node.uuid)
-        if parent is not None:
-            tree.children[parent.uuid].append(node)
-    stack = [(n, 0) for n in tree.nodes if n.uuid not in tree.parents]
-    while stack:
-        node, depth = stack.pop()
-        tree.depth[node.uuid] = depth
-        stack.extend((child, depth + 1) for child in tree.children.get(node.uuid, ()))
-    return tree
+def _path_up(nodes: Sequence[N], above: list[int], depth: list[int], start: int) -> tuple[list[int], int]:
+    """From ``start`` up to a node without a parent, and -1; or to below one of known depth, and that one."""
+    path: dict[int, None] = {}
+    walk = start
+    while walk >= 0 and depth[walk] < 0 and walk not in path:
+        path[walk] = None
+        walk = above[walk]
+    found = list(path)
+    if walk not in path:
+        return found, walk
+    top = min(found[found.index(walk) :], key=lambda at: _age(nodes[at]))
+    above[top] = -1
+    return found[: found.index(top) + 1], -1
 
 
-def _chain(tree: _Tree) -> list[Node]:
+def _trees(graph: _Graph[N]) -> list[list[int]]:
+    """Nodes grouped by root, the tree with the eldest first."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for at, root in enumerate(graph.root):
+        groups[root].append(at)
+    trees = list(groups.values())
+    if len(trees) > 1:
+        trees.sort(key=lambda tree: min(_age(graph.nodes[at]) for at in tree))
+    return trees
+
+
+def _chain(graph: _Graph[N], tree: list[int]) -> list[int]:
     """From the root to the newest message (the newest line where there is no message)."""
-    messages = [n for n in tree.nodes if n.kind in ("prompt", "assistant")] or tree.nodes
+    nodes, depth = graph.nodes, graph.depth
 
-    def newest(node: Node) -> tuple[float, int, int]:
-        time = node.time if node.time is not None else float("-inf")
-        return (time, tree.depth[node.uuid], node.index)
+    def newest(at: int) -> tuple[float, int, int]:
+        node = nodes[at]
+        return (node.time if node.time is not None else float("-inf"), depth[at], node.index)
 
-    walk: Node | None = max(messages, key=newest)
-    chain: list[Node] = []
-    while walk is not None:
+    messages = [at for at in tree if nodes[at].kind in ("prompt", "assistant")]
+    walk = max(messages or tree, key=newest)
+    chain: list[int] = []
+    while walk >= 0:
         chain.append(walk)
-        walk = tree.parents.get(walk.uuid)
+        walk = graph.above[walk]
     return chain[::-1]
 
 
-def _closure(tree: _Tree, chain: Iterable[Node]) -> set[str]:
-    """uuids of the chain and of all that belongs to it."""
-    replies: dict[str, list[Node]] = defaultdict(list)
-    results: dict[str, list[Node]] = defaultdict(list)
-    for node in tree.nodes:
+def _closure(graph: _Graph[N], tree: list[int], chain: Iterable[int]) -> set[int]:
+    """The chain and all that belongs to it."""
+    nodes = graph.nodes
+    replies: dict[str, list[int]] = defaultdict(list)
+    results: dict[str, list[int]] = defaultdict(list)
+    for at in tree:
+        node = nodes[at]
         if node.kind == "assistant" and node.message_id:
-            replies[node.message_id].append(node)
-        for key in {*node.answers, node.answers_line} - {""}:
-            results[key].append(node)
-    live: set[str] = set()
+            replies[node.message_id].append(at)
+        for call in node.answers:
+            results[call].append(at)
+        if node.answers_line:
+            results[node.answers_line].append(at)
+    live: set[int] = set()
     todo = list(chain)
     while todo:
-        node = todo.pop()
-        if node.uuid in live:
+        at = todo.pop()
+        if at in live:
             continue
-        live.add(node.uuid)
+        live.add(at)
+        node = nodes[at]
         if node.kind == "assistant":
-            todo.extend(replies.get(node.message_id, ()))
-            for key in (*node.uses, node.uuid):
-                todo.extend(results.get(key, ()))
-    return live | _notes_beside(tree, live)
+            todo += replies.get(node.message_id, ())
+            todo += results.get(node.uuid, ())
+            for call in node.uses:
+                todo += results.get(call, ())
+    return live | _notes_beside(graph, tree, live) if len(live) < len(tree) else live
 
 
-def _notes_beside(tree: _Tree, live: set[str]) -> set[str]:
+def _notes_beside(graph: _Graph[N], tree: list[int], live: set[int]) -> set[int]:
     """Notes that hang on a live line and lead to no message of an abandoned branch."""
-    if len(live) == len(tree.nodes):
-        return set()
-    dead_below: set[str] = set()
-    for node in sorted(tree.nodes, key=lambda n: -tree.depth[n.uuid]):
-        dead = node.kind != "note" and node.uuid not in live
-        if dead or any(c.uuid in dead_below for c in tree.children.get(node.uuid, ())):
-            dead_below.add(node.uuid)
-    found: set[str] = set()
-    for node in sorted(tree.nodes, key=lambda n: tree.depth[n.uuid]):
-        if node.uuid in live or node.uuid in dead_below:
+    above = graph.above
+    outwards = sorted(tree, key=graph.depth.__getitem__)
+    dead_below: set[int] = set()
+    for at in reversed(outwards):
+        if at in dead_below or (at not in live and graph.nodes[at].kind != "note"):
+            dead_below.update((at, above[at]))
+    found: set[int] = set()
+    for at in outwards:
+        if at in live or at in dead_below:
             continue
-        parent = tree.parents.get(node.uuid)
-        if parent is None or parent.uuid in live or parent.uuid in found:
-            found.add(node.uuid)
+        if above[at] < 0 or above[at] in live or above[at] in found:
+            found.add(at)
     return found
 
 
-def _units(tree: _Tree, chain: list[Node], live: set[str]) -> list[list[Node]]:
+def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) -> list[list[N]]:
     """Live lines as units in order: chain position first; results right behind the reply that asked."""
-    place = {n.uuid: i for i, n in enumerate(chain)}
-    replies: dict[str, list[Node]] = defaultdict(list)
-    singles: list[Node] = []
-    for node in tree.nodes:
-        if node.uuid not in live:
+    nodes, depth = graph.nodes, graph.depth
+    place = {at: i for i, at in enumerate(chain)}
+    replies: dict[str, list[int]] = defaultdict(list)
+    singles: list[int] = []
+    for at in tree:
+        node = nodes[at]
+        if at not in live:
             continue
         if node.kind == "assistant":
-            replies[node.message_id or node.uuid].append(node)
+            replies[node.message_id or node.uuid].append(at)
         else:
-            singles.append(node)
-    keys: dict[str, Key] = {}
+            singles.append(at)
+    keys: dict[int, Key] = {}
     asked: dict[str, tuple[Key, int]] = {}
-    keyed: list[tuple[Key, list[Node]]] = []
+    keyed: list[tuple[Key, list[N]]] = []
     for lines in replies.values():
-        lines.sort(key=lambda n: (tree.depth[n.uuid], *_age(n)))
-        first = min(place.get(n.uuid, len(chain)) for n in lines)
-        key: Key = ((float(first), 0.0, *_age(lines[0])),)
-        keyed.append((key, lines))
-        calls = [use for line in lines for use in line.uses]
-        asked.update({use: (key, i) for i, use in enumerate(calls)})
-        for line in lines:
-            keys[line.uuid] = key
-            asked.setdefault(line.uuid, (key, len(calls)))
-    for node in sorted(singles, key=lambda n: tree.depth[n.uuid]):
-        keys[node.uuid] = key = _single_key(tree, node, place, keys, asked)
-        keyed.append((key, [node]))
+        if len(lines) > 1:
+            lines.sort(key=lambda at: (depth[at], *_age(nodes[at])))
+        first = min(place.get(at, len(chain)) for at in lines)
+        unit = [nodes[at] for at in lines]
+        key: Key = ((float(first), 0.0, *_age(unit[0])),)
+        keyed.append((key, unit))
+        calls = [use for line in unit for use in line.uses]
+        for i, use in enumerate(calls):
+            asked[use] = (key, i)
+        for at in lines:
+            keys[at] = key
+            asked.setdefault(nodes[at].uuid, (key, len(calls)))
+    for at in sorted(singles, key=depth.__getitem__):
+        keys[at] = key = _single_key(graph, at, place, keys, asked)
+        keyed.append((key, [nodes[at]]))
     return [unit for _, unit in sorted(keyed, key=lambda pair: pair[0])]
 
 
 def _single_key(
-    tree: _Tree, node: Node, place: dict[str, int], keys: dict[str, Key], asked: dict[str, tuple[Key, int]]
+    graph: _Graph[N],
+    at: int,
+    place: dict[int, int],
+    keys: dict[int, Key],
+    asked: dict[str, tuple[Key, int]],
 ) -> Key:
+    node = graph.nodes[at]
     calls = [asked[a] for a in node.answers if a in asked]
     if not calls and node.answers_line in asked:
         calls = [asked[node.answers_line]]
     if calls:
         key, ordinal = max(calls)
         return (*key, (0.0, 1.0, float(ordinal), *_age(node)))
-    if node.uuid in place:
-        return ((float(place[node.uuid]), 0.0, *_age(node)),)
-    parent = tree.parents.get(node.uuid)
-    above = keys.get(parent.uuid, ()) if parent is not None else ()
+    if at in place:
+        return ((float(place[at]), 0.0, *_age(node)),)
+    above = keys.get(graph.above[at], ())
     return (*above, (0.0, 2.0, 0.0, *_age(node)))
-
-
-def _is_top(tree: _Tree, node: Node, live: set[str]) -> bool:
-    parent = tree.parents.get(node.uuid)
-    return parent is None or parent.uuid in live

@@ -33,14 +33,26 @@ _DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
 
 def read_objects(path: Path, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one line in memory at a time. Raises OSError if it cannot be read."""
-    with path.open("rb", buffering=_AT_ONCE) as handle:
+    with open(path, "rb", buffering=_AT_ONCE) as handle:
         yield from objects(handle, counts, max_line)
 
 
 def objects(handle: BinaryIO, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
-    """The JSON objects of an open file, one line in memory at a time."""
-    for raw, whole in _lines(handle, counts, max_line):
-        yield from parse_line(raw, counts, whole)
+    """The JSON objects of an open file, one line in memory at a time; longer ones are passed over."""
+    while raw := handle.readline(max_line + 1):
+        if len(raw) > max_line:
+            counts["huge"] += 1
+            while raw and not raw.endswith(b"\n"):
+                raw = handle.readline(_AT_ONCE)
+            continue
+        try:
+            value = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            value = None
+        if type(value) is dict:
+            yield value
+        else:
+            yield from _parse_odd_line(raw, counts, raw.endswith(b"\n"))
 
 
 def first_lines(handle: BinaryIO, limit: int) -> Iterator[bytes]:
@@ -52,17 +64,6 @@ def first_lines(handle: BinaryIO, limit: int) -> Iterator[bytes]:
         yield from lines
     if rest:
         yield rest
-
-
-def _lines(handle: BinaryIO, counts: Counter[str], limit: int) -> Iterator[tuple[bytes, bool]]:
-    """(line, whether it ended with a newline); lines over ``limit`` bytes are passed over in pieces."""
-    while raw := handle.readline(limit + 1):
-        if len(raw) <= limit:
-            yield raw, raw.endswith(b"\n")
-            continue
-        counts["huge"] += 1
-        while raw and not raw.endswith(b"\n"):
-            raw = handle.readline(1 << 20)
 
 
 def parse_line(raw: bytes, counts: Counter[str], whole: bool = True) -> list[dict[str, Any]]:
