@@ -7,7 +7,9 @@ hook last before it started, and on what came while it ran.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from ..town.roles import Identity, parse_gt_role
@@ -15,6 +17,7 @@ from .store import utc
 
 _MARK = b'"bead"'
 _TYPES = frozenset({"sling", "hook", "unhook", "done"})
+_AT = attrgetter("at")
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,21 @@ def work_by_agent(path: Path) -> dict[Identity, list[Work]]:
             if parsed is not None:
                 found.setdefault(parsed[0], []).append(parsed[1])
     for work in found.values():
-        work.sort(key=lambda w: w.at)
+        work.sort(key=_AT)
     return found
 
 
 def beads_of(work: list[Work], started: str, ended: str) -> tuple[str, ...]:
-    """Beads of a session between two times (RFC 3339), in order; empty where its times are not known."""
+    """Beads of a session between two times (RFC 3339), in order; empty where its times are not known.
+
+    ``work`` is in order of time."""
     start, end = utc(started), utc(ended)
     if not start or not end:
         return ()
-    before = [w for w in work if w.at <= start]
-    on_hook = [before[-1].bead] if before and before[-1].kind in ("sling", "hook") else []
-    during = [w.bead for w in work if start < w.at <= end]
-    return tuple(dict.fromkeys(on_hook + during))
+    first = bisect_right(work, start, key=_AT)
+    before, during = work[max(0, first - 1) : first], work[first : bisect_right(work, end, key=_AT)]
+    on_hook = [w for w in before if w.kind in ("sling", "hook")]
+    return tuple(dict.fromkeys(w.bead for w in on_hook + during))
 
 
 def _parse(raw: bytes) -> tuple[Identity, Work] | None:
@@ -62,7 +67,8 @@ def _parse(raw: bytes) -> tuple[Identity, Work] | None:
         return None
     who = payload.get("target") if event["type"] == "sling" else event.get("actor")
     identity = parse_gt_role(who) if isinstance(who, str) else None
-    at, bead = event.get("ts"), payload.get("bead")
-    if identity is None or not isinstance(at, str) or not isinstance(bead, str) or not utc(at):
+    ts, bead = event.get("ts"), payload.get("bead")
+    at = utc(ts) if isinstance(ts, str) else ""
+    if identity is None or not isinstance(bead, str) or not at:
         return None
-    return identity, Work(utc(at), bead, event["type"])
+    return identity, Work(at, bead, event["type"])

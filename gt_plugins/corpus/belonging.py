@@ -38,13 +38,24 @@ def is_path(text: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a working folder lies, as far as it tells whose session runs there."""
+
+    in_town: bool
+    identity: Identity | None = None
+    top: str = ""
+    """The first folder of its path below the town's."""
+
+
 class Belonging:
-    """What one sweep knows of the town; the events are read when first needed."""
+    """What one sweep knows of the town; the events are read when first needed, each folder is judged once."""
 
     def __init__(self, town: Town, exclude_rigs: tuple[str, ...]) -> None:
         self.town = town
         self.exclude_rigs = exclude_rigs
         self.root = os.path.realpath(town.root)
+        self._places: dict[str, _Place] = {}
 
     @cached_property
     def identities(self) -> dict[str, Identity]:
@@ -58,16 +69,14 @@ class Belonging:
 
     def judge(self, session_id: str, cwd: str, hint: Hint) -> str:
         """STORED for a session that may be captured, else why not: ``foreign`` or ``excluded:<rig>``."""
-        if not self._in_town(cwd) and session_id not in self.identities:
+        if not self._place(cwd).in_town and session_id not in self.identities:
             return "foreign"
         rig = self._rig(session_id, cwd, hint)
         return f"excluded:{rig}" if rig in self.exclude_rigs else STORED
 
     def identity(self, session_id: str, cwd: str, hint: Hint) -> tuple[Identity | None, int]:
         """Who a session is and how sure that is; what the surer witness leaves open the folder fills in."""
-        by_cwd = None
-        if self._in_town(cwd):
-            by_cwd = identity_from_cwd(Town(Path(self.root)), Path(os.path.realpath(cwd)))
+        by_cwd = self._place(cwd).identity
         by_env = parse_gt_role(hint.gt_role) if hint.gt_role else None
         for found, rank in ((self.identities.get(session_id), FROM_EVENTS), (by_env, FROM_ENV)):
             if found is not None and by_cwd is not None and by_cwd.role == found.role:
@@ -91,16 +100,20 @@ class Belonging:
         """Beads that the session worked on, as far as the events tell."""
         return beads_of(self._work.get(identity, []), session.started, session.ended) if identity else ()
 
-    def _in_town(self, cwd: str) -> bool:
-        if not os.path.isabs(cwd) or not is_path(cwd):
-            return False
-        real = os.path.realpath(cwd)
-        return real == self.root or real.startswith(self.root + os.sep)
-
     def _rig(self, session_id: str, cwd: str, hint: Hint) -> str:
         identity, _ = self.identity(session_id, cwd, hint)
-        if identity is not None and identity.rig:
-            return identity.rig
-        if not self._in_town(cwd):
-            return ""
-        return os.path.relpath(os.path.realpath(cwd), self.root).split(os.sep)[0]
+        return (identity.rig if identity is not None else "") or self._place(cwd).top
+
+    def _place(self, cwd: str) -> _Place:
+        if cwd not in self._places:
+            self._places[cwd] = self._located(cwd)
+        return self._places[cwd]
+
+    def _located(self, cwd: str) -> _Place:
+        if not os.path.isabs(cwd) or not is_path(cwd):
+            return _Place(False)
+        real = os.path.realpath(cwd)
+        if real != self.root and not real.startswith(self.root + os.sep):
+            return _Place(False)
+        identity = identity_from_cwd(Town(Path(self.root)), Path(real))
+        return _Place(True, identity, os.path.relpath(real, self.root).split(os.sep)[0])

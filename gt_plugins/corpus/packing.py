@@ -1,5 +1,6 @@
 """JSON values as the corpus keeps and compares them: compact bytes, and one form for one value.
 
+Records of ours (a session, its turns) are written as JSON objects of their fields, without a copy before.
 orjson does not take what no encoder of UTF-8 takes (half of a UTF-16 pair) and numbers beyond 64 bits; the
 standard library writes those, escaped.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import is_dataclass
 from typing import Any
 
 import orjson
@@ -44,7 +46,7 @@ def unpack_text(stored: bytes) -> str:
 
 def canonical(value: Any) -> bytes:
     """A JSON value with its keys in order: equal values have equal bytes."""
-    return _encoded(value, orjson.OPT_SORT_KEYS)
+    return _encoded(value, orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
 def encodable(text: str) -> str:
@@ -54,9 +56,17 @@ def encodable(text: str) -> str:
 
 def _encoded(value: Any, option: int) -> bytes:
     try:
-        return orjson.dumps(value, option=option)
+        return orjson.dumps(value, default=_fields, option=option)
     except TypeError:
-        return json.dumps(value, separators=(",", ":"), sort_keys=bool(option)).encode("ascii")
+        written = json.dumps(value, default=_fields, separators=(",", ":"), sort_keys=bool(option))
+        return written.encode("ascii")
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """A record's fields, of which orjson itself would not sort the names."""
+    if is_dataclass(record):
+        return vars(record)
+    raise TypeError(f"no JSON value: {type(record).__name__}")
 
 
 def _compressed(data: bytes) -> bytes:

@@ -62,7 +62,7 @@ class FileRead:
 
 def source_hash(session: Session) -> str:
     """Hash of a session as read, before anything is scrubbed or added."""
-    return hashlib.sha256(canonical(session.to_json())).hexdigest()
+    return hashlib.sha256(canonical(session)).hexdigest()
 
 
 def asked(reader: Callable[[Path], T], path: Path) -> T:

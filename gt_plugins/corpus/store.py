@@ -571,7 +571,7 @@ def _columns(session: Session) -> dict[str, Any]:
         "turns": len(session.turns),
         "decisions": decisions_of(session.turns),
         "counts": _json(session.counts),
-        "body": pack(session.to_json()),
+        "body": pack(session),
     }
 
 

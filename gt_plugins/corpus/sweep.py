@@ -175,6 +175,7 @@ class _Sweep:
         self.again: set[str] = set()
         self.marks: dict[str, Seen] = {}
         self.taken: list[tuple[str, Seen, FileRead]] = []
+        self.taken_bytes = 0
         self._scrubber = scrubber
         self._reader: Reader | None = None
         self._plain = sources is None and scrubber is None
@@ -397,7 +398,8 @@ class _Sweep:
         if not _is_still(source, path, mark):
             self.notes["changed_while_read"] += 1  # what was noted is how it was before: the next sweep looks
         self.taken.append((key, mark._replace(verdict=found.verdict), found))
-        if len(self.taken) >= TAKEN_FILES or sum(seen.size for _, seen, _ in self.taken) >= TAKEN_BYTES:
+        self.taken_bytes += mark.size
+        if len(self.taken) >= TAKEN_FILES or self.taken_bytes >= TAKEN_BYTES:
             self._store_taken()
 
     def _store_taken(self) -> None:
@@ -410,6 +412,7 @@ class _Sweep:
                 added += [(item, self._add(item, key)) for item in found.ready]
                 self.store.mark_file(key, seen)
         self.taken.clear()
+        self.taken_bytes = 0
         for item, status in added:
             self.counted[status] += 1
             self.notes.update(item.session.counts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
+@lru_cache(maxsize=1024)
 def utc(text: str) -> str:
     """An RFC 3339 time in UTC with seconds, so that times compare as text; empty where it is none."""
     try:

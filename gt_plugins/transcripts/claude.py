@@ -336,17 +336,12 @@ def persisted_text(transcript: Path, named: str) -> str | None:
 def _part(type: str, blocks: Sequence[Block]) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
     """The part that a line has in the conversation, and the tool calls that it makes and that it answers."""
     if type == "assistant":
-        return "assistant", _named(blocks, "tool_use", "id"), ()
+        uses = [_string(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
+        return "assistant", tuple(filter(None, uses)), ()
     if type != "user":
         return "note", (), ()
-    if any(block.get("type") == "tool_result" for block in blocks):
-        return "result", (), _named(blocks, "tool_result", "tool_use_id")
-    return "prompt", (), ()
-
-
-def _named(blocks: Sequence[Block], type: str, key: str) -> tuple[str, ...]:
-    """What ``key`` names in the blocks of a type."""
-    return tuple([name for b in blocks if b.get("type") == type and (name := _string(b.get(key)))])
+    answers = [_string(block.get("tool_use_id")) for block in blocks if block.get("type") == "tool_result"]
+    return "result" if answers else "prompt", (), tuple(filter(None, answers))
 
 
 def _by_the_client(line: dict[str, Any]) -> bool:
@@ -414,23 +409,29 @@ class _Build:
             self.turns.append(Turn(name, role, blocks, line.at, line.model, line.hook, line.meta))
 
     def _reply(self, lines: list[_Line]) -> None:
-        blocks: list[Block] = []
+        first, blocks, model, meta = lines[0], list[Block](), "", False
+        usage = first.usage
         for line in lines:
-            for block in line.blocks:
-                if block in blocks:
-                    self.counts["repeated_block"] += 1
-                    continue
-                blocks.append(block)
-                if block.get("type") == "tool_use":
-                    self.calls.add(_text(block, "id"))
-        used = max((line.usage for line in lines), key=lambda u: u.get("output_tokens", 0))
-        for kind, tokens in used.items():
+            self._add_once(line.blocks, blocks)
+            model = model or line.model
+            meta = meta or line.meta
+            if line.usage.get("output_tokens", 0) > usage.get("output_tokens", 0):
+                usage = line.usage
+        for kind, tokens in usage.items():
             self.usage[kind] += tokens
-        model = next((line.model for line in lines if line.model), "")
         if blocks:
-            name = _safe_id(lines[0].message_id or lines[0].uuid)
-            meta = any(line.meta for line in lines)
-            self.turns.append(Turn(name, "assistant", tuple(blocks), lines[0].at, model, "", meta))
+            name = _safe_id(first.message_id or first.uuid)
+            self.turns.append(Turn(name, "assistant", tuple(blocks), first.at, model, "", meta))
+
+    def _add_once(self, found: Sequence[Block], blocks: list[Block]) -> None:
+        """Add blocks to those of a reply, which may have some of them already."""
+        for block in found:
+            if block in blocks:
+                self.counts["repeated_block"] += 1
+                continue
+            blocks.append(block)
+            if block.get("type") == "tool_use":
+                self.calls.add(_text(block, "id"))
 
     def _results_once(self, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
         """Blocks without results of a call that has one already (a resumed session repeats them)."""

@@ -52,15 +52,17 @@ def time(value: Mapping[str, Any], key: str = "timestamp") -> str:
 
 def moment(value: str) -> tuple[str, float | None]:
     """An RFC 3339 time and its seconds since 1970; an empty one without seconds where it is none."""
-    at = seconds(value) if _TIME.fullmatch(value) else None
+    at = _seconds(value) if _TIME.fullmatch(value) else None
     return ("", None) if at is None else (value, at)
 
 
 @lru_cache(maxsize=8192)
 def seconds(value: str) -> float | None:
     """RFC 3339 as seconds since 1970; None where it is no time."""
-    if not value:
-        return None
+    return _seconds(value) if value else None
+
+
+def _seconds(value: str) -> float | None:
     try:
         found = datetime.fromisoformat(value)
         return (found if found.tzinfo else found.astimezone()).timestamp()

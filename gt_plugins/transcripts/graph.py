@@ -211,7 +211,7 @@ def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) 
     for lines in replies.values():
         if len(lines) > 1:
             lines.sort(key=lambda at: (depth[at], *_age(nodes[at])))
-        first = min(place.get(at, len(chain)) for at in lines)
+        first = min([place.get(at, len(chain)) for at in lines])
         unit = [nodes[at] for at in lines]
         key: Key = ((float(first), 0.0, *_age(unit[0])),)
         keyed.append((key, unit))
