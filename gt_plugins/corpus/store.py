@@ -97,13 +97,8 @@ def key_of(name: str) -> str:
 
 def decisions_of(turns: Iterable[Turn]) -> int:
     """How many replies of the model act: those with a tool call."""
-    return sum(
-        1
-        for turn in turns
-        if turn.role == "assistant"
-        and not turn.meta
-        and any(b.get("type") == "tool_use" for b in turn.blocks)
-    )
+    replies = [turn.blocks for turn in turns if turn.role == "assistant" and not turn.meta]
+    return sum("tool_use" in [block.get("type") for block in blocks] for blocks in replies)
 
 
 def exists(town: Town) -> bool:

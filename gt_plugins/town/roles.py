@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import UserError
@@ -41,6 +42,7 @@ def role_of(name: str) -> str:
     return next((role for role in ROLES if role in words), "*")
 
 
+@lru_cache(maxsize=1024)
 def parse_gt_role(value: str) -> Identity | None:
     """Identity from a GT_ROLE or an event's ``role`` or ``actor``; None if unknown."""
     parts = [p for p in value.strip().strip("/").split("/") if p]

@@ -10,7 +10,7 @@ from functools import lru_cache
 def utc(text: str) -> str:
     """An RFC 3339 time in UTC with seconds, so that times compare as text; empty where it is none."""
     try:
-        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
     except (ValueError, OverflowError, OSError):
         return ""
 

@@ -409,7 +409,8 @@ class _Build:
             self.turns.append(Turn(name, role, blocks, line.at, line.model, line.hook, line.meta))
 
     def _reply(self, lines: list[_Line]) -> None:
-        first, blocks, model, meta = lines[0], list[Block](), "", False
+        blocks: list[Block] = []
+        first, model, meta = lines[0], "", False
         usage = first.usage
         for line in lines:
             self._add_once(line.blocks, blocks)
