@@ -6,11 +6,11 @@ hook last before it started, and on what came while it ran.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from ..town.roles import Identity, parse_gt_role
 from .store import utc
@@ -31,12 +31,14 @@ class Work:
 
 def work_by_agent(path: Path) -> dict[Identity, list[Work]]:
     """What each agent was given, in order of time. Empty where there is no such file."""
+    from ..town.events import json_of
+
     found: dict[Identity, list[Work]] = {}
     if not path.exists():
         return found
     with path.open("rb") as handle:
         for raw in handle:
-            parsed = _parse(raw) if _MARK in raw else None
+            parsed = _parse(json_of(raw)) if _MARK in raw else None
             if parsed is not None:
                 found.setdefault(parsed[0], []).append(parsed[1])
     for work in found.values():
@@ -57,11 +59,7 @@ def beads_of(work: list[Work], started: str, ended: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(w.bead for w in on_hook + during))
 
 
-def _parse(raw: bytes) -> tuple[Identity, Work] | None:
-    try:
-        event = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
+def _parse(event: Any) -> tuple[Identity, Work] | None:
     payload = event.get("payload") if isinstance(event, dict) else None
     if not isinstance(payload, dict) or event.get("type") not in _TYPES:
         return None

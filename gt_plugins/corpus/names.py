@@ -40,12 +40,16 @@ def scrub_names(session: Session, scrub: Callable[[str], str]) -> Session:
             return value
         return replace(value, id=known[0], model=known[1], hook=known[2])
 
+    turns = session.turns
+    names = {t.model for t in turns} | {t.hook for t in turns}
+    if not all(map(_PLAIN_ID.fullmatch, [t.id for t in turns])) or any(name(n) != n for n in names):
+        turns = tuple(turn(t) for t in turns)
     return replace(
         session,
         id=identifier(session.id),
         parent=identifier(session.parent),
         client_version=name(session.client_version),
         models=tuple(name(model) for model in session.models),
-        turns=tuple(turn(t) for t in session.turns),
+        turns=turns,
         counts={name(key): count for key, count in session.counts.items()},
     )

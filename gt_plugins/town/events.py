@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from .roles import Identity, parse_gt_role
 from .root import Town
 from .times import utc
@@ -54,11 +56,20 @@ def read_events(path: Path) -> Iterator[Event]:
                 yield event
 
 
-def _event(raw: bytes) -> Event | None:
+def json_of(raw: bytes) -> Any:
+    """The JSON value on a line; None where there is none."""
     try:
-        value = json.loads(raw)
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:  # the standard library takes more: NaN, halves of UTF-16 pairs
+        pass
+    try:
+        return json.loads(raw)
     except (ValueError, RecursionError):
         return None
+
+
+def _event(raw: bytes) -> Event | None:
+    value = json_of(raw)
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         return None
     ts, actor, payload = value.get("ts"), value.get("actor"), value.get("payload")
@@ -98,10 +109,7 @@ def session_identities(town: Town) -> dict[str, Identity]:
 
 
 def _parse(raw: bytes) -> SessionStart | None:
-    try:
-        event = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
+    event = json_of(raw)
     if not isinstance(event, dict) or event.get("type") != "session_start":
         return None
     payload = event.get("payload")

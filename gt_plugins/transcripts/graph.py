@@ -10,7 +10,7 @@ blocks of the same reply, the results of its tool calls, the notes that hang on 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -60,6 +60,8 @@ class _Graph(Generic[N]):
     depth: list[int]
     root: list[str]
     """The name of the tree: nodes that hang together have the same."""
+    age: list[tuple[float, int]]
+    """What tells the elder of two nodes: the time, then the place in the file."""
 
 
 def order(nodes: Sequence[N]) -> Ordered[N]:
@@ -85,12 +87,12 @@ def _linked(nodes: Sequence[N]) -> _Graph[N]:
     """Links, depths and roots. Children of one missing parent share a root; a cycle is cut at its eldest."""
     place = {node.uuid: at for at, node in enumerate(nodes)}
     above = [place.get(node.parent, -1) for node in nodes]
-    depth, root = [-1] * len(nodes), [""] * len(nodes)
+    depth, root, age = [-1] * len(nodes), [""] * len(nodes), [_age(node) for node in nodes]
     for start, up in enumerate(above):
         if up >= 0 and depth[up] >= 0:
             path, walk = [start], up
         else:
-            path, walk = _path_up(nodes, above, depth, start)
+            path, walk = _path_up(age, above, depth, start)
         for at in reversed(path):
             if walk >= 0:
                 depth[at], root[at] = depth[walk] + 1, root[walk]
@@ -99,10 +101,12 @@ def _linked(nodes: Sequence[N]) -> _Graph[N]:
                 depth[at] = 0
                 root[at] = f"?{node.parent}" if node.parent and node.parent not in place else node.uuid
             walk = at
-    return _Graph(nodes, above, depth, root)
+    return _Graph(nodes, above, depth, root, age)
 
 
-def _path_up(nodes: Sequence[N], above: list[int], depth: list[int], start: int) -> tuple[list[int], int]:
+def _path_up(
+    age: list[tuple[float, int]], above: list[int], depth: list[int], start: int
+) -> tuple[list[int], int]:
     """From ``start`` up to a node without a parent, and -1; or to below one of known depth, and that one."""
     path: dict[int, None] = {}
     walk = start
@@ -112,7 +116,7 @@ def _path_up(nodes: Sequence[N], above: list[int], depth: list[int], start: int)
     found = list(path)
     if walk not in path:
         return found, walk
-    top = min(found[found.index(walk) :], key=lambda at: _age(nodes[at]))
+    top = min(found[found.index(walk) :], key=age.__getitem__)
     above[top] = -1
     return found[: found.index(top) + 1], -1
 
@@ -124,7 +128,7 @@ def _trees(graph: _Graph[N]) -> list[list[int]]:
         groups[root].append(at)
     trees = list(groups.values())
     if len(trees) > 1:
-        trees.sort(key=lambda tree: min(_age(graph.nodes[at]) for at in tree))
+        trees.sort(key=lambda tree: min(graph.age[at] for at in tree))
     return trees
 
 
@@ -145,8 +149,10 @@ def _chain(graph: _Graph[N], tree: list[int]) -> list[int]:
     return chain[::-1]
 
 
-def _closure(graph: _Graph[N], tree: list[int], chain: Iterable[int]) -> set[int]:
+def _closure(graph: _Graph[N], tree: list[int], chain: list[int]) -> set[int]:
     """The chain and all that belongs to it."""
+    if len(chain) == len(tree):
+        return set(chain)
     nodes = graph.nodes
     replies: dict[str, list[int]] = defaultdict(list)
     results: dict[str, list[int]] = defaultdict(list)
@@ -193,7 +199,7 @@ def _notes_beside(graph: _Graph[N], tree: list[int], live: set[int]) -> set[int]
 
 def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) -> list[list[N]]:
     """Live lines as units in order: chain position first; results right behind the reply that asked."""
-    nodes, depth = graph.nodes, graph.depth
+    nodes, depth, age = graph.nodes, graph.depth, graph.age
     place = {at: i for i, at in enumerate(chain)}
     replies: dict[str, list[int]] = defaultdict(list)
     singles: list[int] = []
@@ -210,10 +216,10 @@ def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) 
     keyed: list[tuple[Key, list[N]]] = []
     for lines in replies.values():
         if len(lines) > 1:
-            lines.sort(key=lambda at: (depth[at], *_age(nodes[at])))
+            lines.sort(key=lambda at: (depth[at], age[at]))
         first = min([place.get(at, len(chain)) for at in lines])
         unit = [nodes[at] for at in lines]
-        key: Key = ((float(first), 0.0, *_age(unit[0])),)
+        key: Key = ((float(first), 0.0, *age[lines[0]]),)
         keyed.append((key, unit))
         calls = [use for line in unit for use in line.uses]
         for i, use in enumerate(calls):
@@ -234,14 +240,14 @@ def _single_key(
     keys: dict[int, Key],
     asked: dict[str, tuple[Key, int]],
 ) -> Key:
-    node = graph.nodes[at]
+    node, age = graph.nodes[at], graph.age[at]
     calls = [asked[a] for a in node.answers if a in asked]
     if not calls and node.answers_line in asked:
         calls = [asked[node.answers_line]]
     if calls:
         key, ordinal = max(calls)
-        return (*key, (0.0, 1.0, float(ordinal), *_age(node)))
+        return (*key, (0.0, 1.0, float(ordinal), *age))
     if at in place:
-        return ((float(place[at]), 0.0, *_age(node)),)
+        return ((float(place[at]), 0.0, *age),)
     above = keys.get(graph.above[at], ())
-    return (*above, (0.0, 2.0, 0.0, *_age(node)))
+    return (*above, (0.0, 2.0, 0.0, *age))

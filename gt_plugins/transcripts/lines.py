@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import orjson
 
 MAX_LINE = 32 * 1024 * 1024
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 18
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
