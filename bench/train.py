@@ -192,6 +192,7 @@ def ours(options: argparse.Namespace, rows: list[Row], device: str) -> Measured:
         quantize=options.quantize,
         shard=options.shard,
         grad_checkpointing=options.checkpointing,
+        products=options.products,
         checkpoint_steps=1_000_000,
     )
     model = add_adapter(make_model(options, device), recipe)
@@ -322,7 +323,10 @@ def measured(
 
 
 def report(options: argparse.Namespace, runs: list[Measured], card: str) -> None:
-    print(f"{options.shape} {options.quantize} checkpointing={options.checkpointing} on {card}")
+    print(
+        f"{options.shape} {options.quantize} products={options.products} "
+        f"checkpointing={options.checkpointing} on {card}"
+    )
     print(f"{'':6}{'tokens/s':>10}{'memory GiB':>12}{'MFU':>7}{'last loss':>11}{'first step s':>14}")
     for run in runs:
         print(
@@ -344,6 +348,7 @@ def parser_of(words: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--warm", type=int, default=4, help="first steps that are not counted")
     parser.add_argument("--quantize", choices=["none", "nf4"], default="none")
+    parser.add_argument("--products", choices=["bf16", "fp8"], default="bf16", help="ours alone")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--shard", action="store_true", help="cut the base over torchrun's processes (FSDP2)")
     parser.add_argument("--ragged", action="store_true")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import bitsandbytes.functional as bnb
 import torch
 
-from gt_plugins.training.engine import kernels, nf4
+from gt_plugins.training.engine import eight, kernels, nf4
 from gt_plugins.training.engine.pointwise import Heads, split_heads_backward
 from gt_plugins.training.engine.projection import Lift
 
@@ -81,10 +81,21 @@ def whole() -> Iterator[Case]:
             yield f"nf4 {shape[0]} {nested}", out, bnb.dequantize_4bit(weight, state)
 
 
+def rounded() -> Iterator[Case]:
+    """Of numbers that 8 bits hold: the interpreter loses a carry where one is rounded to a power of two."""
+    for width in (48, 5000):
+        wide = eight.round_rows(torch.randn(9, width + 7)).numbers.float()
+        wide[:, 5] = eight.LARGEST
+        wide *= torch.tensor([2.0**n for n in range(-4, 5)])[:, None]
+        wide[3] = 0.0
+        numbers, scale = kernels.round_rows(wide[:, :width], eight.LARGEST, 1e-12)
+        yield f"eight {width}", numbers.float() * scale, wide[:, :width]
+
+
 def main() -> None:
     torch.manual_seed(1)
     found = {}
-    for cases in (swiglu, swiglu_backward, add, turn_back, whole):
+    for cases in (swiglu, swiglu_backward, add, turn_back, whole, rounded):
         for name, ours, right in cases():
             found[name] = float((ours - right).abs().max() / right.abs().max())
     print(json.dumps(found))

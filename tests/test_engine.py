@@ -147,6 +147,59 @@ def test_it_says_what_it_cannot_run(tmp_path: Path, lora: dict[str, Any], said: 
     assert why_not(peft_model(tmp_path, "llama")) == ""
 
 
+# -- products in 8 bits -------------------------------------------------------------------------------
+
+
+def test_a_product_in_8_bits_is_that_in_16_but_for_rounding():
+    import torch
+
+    from gt_plugins.training.engine import eight
+
+    torch.manual_seed(3)
+    weight = (torch.randn(96, 64) * torch.logspace(-2, 0, 96)[:, None]).bfloat16()
+    scale = eight.scale_of(weight)
+    for given, right, turned in (
+        (torch.randn(40, 64).bfloat16(), weight.t(), False),
+        (torch.randn(40, 96).bfloat16() * 1e-6, weight, True),
+    ):
+        made = eight.multiply(given, weight, scale, turned)
+        wanted = given.float() @ right.float()
+        assert float((made.float() - wanted).norm() / wanted.norm()) < 0.05
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_lora_stays_in_16_bits_where_the_base_is_multiplied_in_8(tmp_path: Path, quantize: str):
+    """Its x·Aᵀ and its gradients are off by no more than their inputs are."""
+    import torch
+
+    from gt_plugins.training.engine.projection import Projection, Workspace, refresh
+
+    model = peft_model(tmp_path, "llama", quantize)
+    attention = model.get_base_model().model.layers[0].self_attn
+    modules = [attention.q_proj, attention.k_proj, attention.v_proj]
+    for module in modules:
+        if quantize == "nf4":
+            module.base_layer.compute_dtype = torch.bfloat16
+        else:
+            module.base_layer.to(torch.bfloat16)
+    found = []
+    for eight in (False, True):
+        projection = Projection(modules, "default", Workspace(), eight)
+        with torch.no_grad():
+            refresh([projection])
+            x = torch.randn(48, projection.width, generator=torch.manual_seed(1)).bfloat16()
+            y = projection.forward(x)
+            inner = y[:, projection.outputs :].clone()
+            dy = torch.randn(y.shape, generator=torch.manual_seed(2)).bfloat16()
+            dy[:, projection.outputs :] = inner
+            dx, of_b = projection.backward(dy)
+        found.append((y[:, : projection.outputs], dx, inner, *of_b))
+    apart = [float((b - a).float().norm() / a.float().norm()) for a, b in zip(*found, strict=True)]
+    assert 0 < apart[0] < 0.05
+    assert 0 < apart[1] < 0.05
+    assert max(apart[2:]) < 1e-2
+
+
 # -- the kernels of a GPU -----------------------------------------------------------------------------
 
 
@@ -157,7 +210,7 @@ def test_the_kernels_of_a_gpu_compute_what_the_plain_functions_do():
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     apart = json.loads(done.stdout)
-    assert len(apart) == 18
+    assert len(apart) == 20
     wrong = {name: value for name, value in apart.items() if not value <= 1e-6}
     assert not wrong
     assert all(value == 0 for name, value in apart.items() if name.startswith("nf4"))

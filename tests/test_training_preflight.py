@@ -7,6 +7,7 @@ import shutil
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_helpers import RECIPE, request, row, write_dataset, write_small_base
@@ -17,6 +18,7 @@ from gt_plugins.errors import FinetuneError, NonRetriableError, UserError
 from gt_plugins.rendering.render import STANDARD, Renderer
 from gt_plugins.town.root import Town
 from gt_plugins.training import preflight
+from gt_plugins.training.engine import eight
 from gt_plugins.training.estimate import (
     Estimate,
     Network,
@@ -27,7 +29,7 @@ from gt_plugins.training.estimate import (
     read_network,
     time_seconds,
 )
-from gt_plugins.training.preflight import check_disk, check_memory, check_rows, rows_of
+from gt_plugins.training.preflight import check_disk, check_memory, check_products, check_rows, rows_of
 from gt_plugins.training.recipe import Recipe
 from gt_plugins.training.run import estimate_of, prepare, train
 
@@ -129,6 +131,32 @@ def test_memory_is_refused_where_it_is_surely_too_little_and_said_where_it_may_b
         UserError, match=r"about 15\.0 GiB .* on cuda, 12\.0 GiB are free; raise accumulation"
     ):
         check_memory(an_estimate(12.0), print)
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe", "said"),
+    [
+        ({}, {"packing": False}, "the model's own forward is used"),
+        ({"family": "gpt2"}, {}, "the model's own forward is used"),
+        ({"ffn": 18_950}, {}, "layers of 18950 numbers, which is no multiple of 16"),
+    ],
+)
+def test_products_in_8_bits_are_refused_where_they_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, network: dict[str, Any], recipe: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(eight, "why_not", lambda device: "")
+    qwen, fp8 = replace(SEVEN, family="qwen2"), Recipe(products="fp8")
+    check_products(qwen, fp8, "cuda")
+    with pytest.raises(UserError, match=said):
+        check_products(replace(qwen, **network), replace(fp8, **recipe), "cuda")
+    check_products(replace(qwen, **network), replace(fp8, **recipe, products="bf16"), "cuda")
+
+
+def test_a_cpu_has_no_products_in_8_bits(town: Town, tmp_path: Path, base: Path) -> None:
+    asked = request(town, tmp_path, base, write_dataset(tmp_path / "data").folder)
+    with pytest.raises(UserError, match=r"products = 'fp8': .* need a GPU of NVIDIA, not cpu; leave it at"):
+        train(replace(asked, recipe=replace(asked.recipe, products="fp8")), print)
+    assert not list(town.root.glob(".checkpoints/*/job.json"))
 
 
 # -- the estimate -----------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     assert str(caught.value).startswith(f"{path}: {words}")
 
 
-VALUES = {"targets": "q_proj", "quantize": "nf4", "schedule": "wsd", "precision": "fp32"}
+VALUES = {"targets": "q_proj", "quantize": "nf4", "schedule": "wsd", "precision": "fp32", "products": "fp8"}
 
 
 def test_every_key_is_a_flag_and_print_config_prints_a_file_that_means_the_same(tmp_path: Path) -> None:

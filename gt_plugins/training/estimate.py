@@ -161,7 +161,7 @@ def memory_parts(
     trained = net.adapter(recipe) * (4 + 4 + 8)  # weights, gradients and AdamW's two moments, fp32
     tokens = max(math.ceil(recipe.batch_tokens / recipe.accumulation), longest)
     most_logits = tokens * min(1.0, supervised) * net.vocabulary
-    if _by_engine(net, recipe, device):
+    if by_engine(net, recipe, device):
         activations = _engine_bytes(net, recipe, wide, tokens)
         logits = min(most_logits * wide, LOGITS) * (1 if gpu else 3)
         if recipe.quantize == "nf4":
@@ -179,7 +179,7 @@ def memory_parts(
     return {"process": CPU_PROCESS_GIB} | parts
 
 
-def _by_engine(net: Network, recipe: Recipe, device: str) -> bool:
+def by_engine(net: Network, recipe: Recipe, device: str) -> bool:
     """Whether the engine runs the model, as far as family, recipe and device tell (``engine.why_not``)."""
     from .engine.network import FAMILIES
 

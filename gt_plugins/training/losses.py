@@ -22,7 +22,14 @@ class RowLoss:
     ``reason`` says why the engine does not run this model, and is empty where it does."""
 
     def __init__(
-        self, model: Any, device: str, pad: int, *, packing: bool = True, checkpointing: bool = False
+        self,
+        model: Any,
+        device: str,
+        pad: int,
+        *,
+        packing: bool = True,
+        checkpointing: bool = False,
+        eight: bool = False,
     ) -> None:
         self.model, self.device, self.pad = model, device, pad
         self.sharded = sharded(model)
@@ -31,7 +38,7 @@ class RowLoss:
         if not self.reason:
             from .engine.network import Network
 
-            self.engine = Network(model, checkpointing=checkpointing)
+            self.engine = Network(model, checkpointing=checkpointing, eight=eight)
         elif checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()

@@ -1,6 +1,7 @@
 """What is looked at before the first step, so that a run of hours does not end in its first minute.
 
-    base (tokenizer_check) ─► rows (supervised, ending as a reply ends, short enough) ─► disk ─► memory
+    base (tokenizer_check) ─► rows (supervised, ending as a reply ends, short enough) ─► products ─► disk
+    ─► memory
 
 Each refusal is one line that says what is wrong and how to mend it. What is merely left out is counted and
 said.
@@ -15,7 +16,9 @@ from pathlib import Path
 from ..corpus.dataset import Example
 from ..errors import NonRetriableError, UserError, in_file
 from ..rendering.render import Budget, Renderer, Row
-from .estimate import GIB, Estimate
+from .engine import eight
+from .estimate import GIB, Estimate, Network, by_engine
+from .recipe import Recipe
 
 SURE = 0.8
 """Share of the estimated activations without which a run is refused: the estimate is no measurement."""
@@ -82,6 +85,20 @@ def check_rows(rows: Sequence[Row], renderer: Renderer) -> None:
             if not 0 <= start < end <= len(row.ids) or row.ids[end - 1] not in renderer.end_ids:
                 problem = f"row {number}: the reply at {start} does not end with an end token"
                 raise NonRetriableError(f"{problem}; the model would not learn to stop: use another base")
+
+
+def check_products(net: Network, recipe: Recipe, device: str) -> None:
+    """Raises UserError where a recipe wants products in 8 bits and they cannot be had."""
+    if recipe.products != "fp8":
+        return
+    reason = eight.why_not(device)
+    if not reason and not by_engine(net, recipe, device):
+        reason = "with this base and recipe the model's own forward is used, which knows none"
+    odd = sorted({n for pair in net.shapes.values() for n in pair if n % eight.MULTIPLE})
+    if not reason and odd:
+        reason = f"the base has layers of {odd[0]} numbers, which is no multiple of {eight.MULTIPLE}"
+    if reason:
+        raise UserError(f"products = 'fp8': {reason}; leave it at bf16")
 
 
 def check_disk(folder: Path, gib: float) -> None:

@@ -54,6 +54,9 @@ class Recipe:
     weight_decay: float = _key(0.0, "of AdamW")
     grad_clip: float = _key(1.0, "longest gradient", "above")
     precision: str = _key("auto", "auto: bf16 on a GPU, fp32 on a CPU", one_of=("auto", "bf16", "fp32"))
+    products: str = _key(
+        "bf16", "on a GPU, of what does not train; fp8: faster, rounds more", one_of=("bf16", "fp8")
+    )
     grad_checkpointing: bool = _key(False, "compute activations twice: less memory, a third slower")
     shard: bool = _key(False, "under torchrun: each process holds a part of the base (FSDP2); slower")
     seed: int = _key(7, "order of the rows, first weights of the adapter")

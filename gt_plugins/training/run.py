@@ -30,7 +30,7 @@ from .callbacks import CallbackGroup
 from .estimate import Estimate, disk_gib, estimate, read_network
 from .job import Job, load_job, new_job, resumable
 from .parallel import ALONE, Group
-from .preflight import check_disk, check_memory, heldout_rows
+from .preflight import check_disk, check_memory, check_products, heldout_rows
 from .preflight import rows_of as rows_of
 from .recipe import Recipe
 from .sharding import check as check_shard
@@ -165,6 +165,10 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
     rows = rows_of(_chosen(request, data), renderer, budget, say, most)
     heldout = heldout_rows(data.heldout, renderer, budget, most)
     network = read_network(base_path(request.base))
+    if request.recipe.products != "bf16":
+        from .adapter import pick_device
+
+        check_products(network, request.recipe, pick_device())
     check_disk(request.town.checkpoints_dir, disk_gib(network.adapter(request.recipe), request.recipe.keep))
     return Prepared(request, data, rows, heldout, renderer, begun)
 

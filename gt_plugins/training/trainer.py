@@ -90,7 +90,10 @@ class Trainer:
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.flat = FlatWeights(self.weights)
         self.loss = RowLoss(
-            model, device, pad, packing=recipe.packing, checkpointing=recipe.grad_checkpointing
+            *(model, device, pad),
+            packing=recipe.packing,
+            checkpointing=recipe.grad_checkpointing,
+            eight=recipe.products == "fp8",
         )
         self.optimizer = torch.optim.AdamW(
             self.flat.vectors,

@@ -1,6 +1,7 @@
 """SwiGLU and residuals on a GPU, with what LoRA adds to their inputs made in passing: one reading of a
 layer's widest matrices instead of three. SwiGLU's backward is in place, which the compiler's own kernels are
-slow at, as they are at putting the gradients of turned heads side by side.
+slow at, as they are at putting the gradients of turned heads side by side and at rounding wide rows to 8
+bits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ BACKWARD = (16, 256, 8)
 where nothing is added in passing."""
 TURN = 16
 """Tokens of a tile whose heads are turned back."""
+ROUND = (4096, 8)
+"""Columns of a row that are rounded at once, and warps."""
 LEAST_RANK = 16
 """Matrix units want at least so many; what is missing is read as zeros."""
 
@@ -187,3 +190,36 @@ def turn_back(grad: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
         TOKENS=TURN,
         num_warps=4,
     )
+
+
+@triton.jit
+def _round_rows(  # type: ignore[no-untyped-def]
+    x, out, scales, width, stride, largest, least, COLUMNS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, COLUMNS)
+    most = tl.zeros((COLUMNS,), tl.float32)
+    for begin in range(0, width, COLUMNS):
+        at = begin + columns
+        most = tl.maximum(most, tl.abs(tl.load(x + row * stride + at, at < width, other=0.0).to(tl.float32)))
+    scale = tl.maximum(tl.max(most, 0) / largest, least)
+    tl.store(scales + row, scale)
+    for begin in range(0, width, COLUMNS):
+        at = begin + columns
+        value = tl.load(x + row * stride + at, at < width, other=0.0).to(tl.float32) / scale
+        value = tl.minimum(tl.maximum(value, -largest), largest)
+        tl.store(out + row * width + at, value.to(out.dtype.element_ty), at < width)
+
+
+def round_rows(x: Tensor, largest: float, least: float) -> tuple[Tensor, Tensor]:
+    """``eight.round_rows`` of a matrix [tokens, width] whose rows are each in one piece."""
+    import torch
+
+    tokens, width = x.shape
+    out = torch.empty(tokens, width, dtype=torch.float8_e4m3fn, device=x.device)
+    scales = torch.empty(tokens, 1, dtype=torch.float32, device=x.device)
+    columns, warps = ROUND
+    _round_rows[(tokens,)](
+        *(x, out, scales, width, x.stride(0), largest, least), COLUMNS=columns, num_warps=warps
+    )
+    return out, scales

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...rendering.render import Row
@@ -53,7 +54,9 @@ class Network:
     """The decoder over packed rows. Its LoRA parameters are the peft model's own; after they changed
     (``refresh``) the next loss is with their new values."""
 
-    def __init__(self, model: Any, *, checkpointing: bool = False, adapter: str = "default") -> None:
+    def __init__(
+        self, model: Any, *, checkpointing: bool = False, eight: bool = False, adapter: str = "default"
+    ) -> None:
         base = model.get_base_model()
         self.checkpointing = checkpointing
         self._body, self._config = base.model, base.config
@@ -61,7 +64,11 @@ class Network:
         workspace = Workspace()
         self.layers: list[Layer] = []
         for layer in base.model.layers:
-            self.layers.append(_layer(layer, base.config, adapter, workspace))
+            self.layers.append(
+                _layer(
+                    layer, base.config, partial(Projection, adapter=adapter, workspace=workspace, eight=eight)
+                )
+            )
             _give_back(self._head)
         self._trained = [p for layer in self.layers for p in layer.parameters()]
         self._seen = -1
@@ -129,7 +136,7 @@ def _final_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return result
 
 
-def _layer(module: Any, config: Any, adapter: str, workspace: Workspace) -> Layer:
+def _layer(module: Any, config: Any, projection: Callable[[Sequence[Any]], Projection]) -> Layer:
     """A decoder layer of transformers as the engine's."""
     attention, mlp = module.self_attn, module.mlp
     width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
@@ -140,11 +147,11 @@ def _layer(module: Any, config: Any, adapter: str, workspace: Workspace) -> Laye
         head_eps = float(attention.q_norm.variance_epsilon)
     return Layer(
         norm=module.input_layernorm.weight.detach(),
-        qkv=Projection([attention.q_proj, attention.k_proj, attention.v_proj], adapter, workspace),
-        o=Projection([attention.o_proj], adapter, workspace),
+        qkv=projection([attention.q_proj, attention.k_proj, attention.v_proj]),
+        o=projection([attention.o_proj]),
         mlp_norm=module.post_attention_layernorm.weight.detach(),
-        gate_up=Projection([mlp.gate_proj, mlp.up_proj], adapter, workspace),
-        down=Projection([mlp.down_proj], adapter, workspace),
+        gate_up=projection([mlp.gate_proj, mlp.up_proj]),
+        down=projection([mlp.down_proj]),
         heads=Heads(config.num_attention_heads, config.num_key_value_heads, width),
         head_norms=norms,
         eps=float(module.input_layernorm.variance_epsilon),

@@ -8,7 +8,8 @@ the weights instead, once a step: on a CPU thin products cost more than that, an
     dB   = s · dyᵢᵀ · (x·Aᵀ)ᵢ        dA = (s · dyᵢ · Bᵢ)ᵀ · x        dx = [dy | s · dy·B] · [W; A]
 
 The base's weights have no gradient. They are kept as views of the one matrix, so that nothing is held twice;
-those in nf4 stay as they are and are made whole for each product in a space that all layers share.
+those in nf4 stay as they are and are made whole for each product in a space that all layers share. With
+products in 8 bits (:mod:`.eight`) it is W alone that is multiplied so; the pairs' part stays in bf16.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .eight import multiply, scale_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +79,9 @@ class Workspace:
 class Projection:
     """The layers ``modules`` (peft's, or plain ones without a pair) over one input of ``width`` numbers."""
 
-    def __init__(self, modules: Sequence[Any], adapter: str, workspace: Workspace) -> None:
+    def __init__(
+        self, modules: Sequence[Any], adapter: str, workspace: Workspace, eight: bool = False
+    ) -> None:
         import torch
 
         self.pairs: list[Pair] = []
@@ -105,6 +110,7 @@ class Projection:
         self._frozen: Tensor | None = None
         if not self.packed:
             self._adopt(weights)
+        self._eight = scale_of(self.matrix()[: self.outputs]) if eight and not self.merged else None
 
     def _adopt(self, weights: Sequence[Any]) -> None:
         """One matrix for all; the modules' own weights become views of it."""
@@ -163,12 +169,23 @@ class Projection:
         that is left to be added."""
         import torch
 
-        whole = self.matrix().t()
-        y = torch.mm(x, whole) if self.bias is None else torch.addmm(self.bias, x, whole)
+        if self._eight is not None:
+            y = self._forward_in_eight(x, self._eight)
+        else:
+            whole = self.matrix().t()
+            y = torch.mm(x, whole) if self.bias is None else torch.addmm(self.bias, x, whole)
         if not self.merged and not bare:
             for pair, b in zip(self.pairs, self._b, strict=True):
                 y[:, pair.start : pair.end].addmm_(self._inner(y, pair), b.t())
         return y
+
+    def _forward_in_eight(self, x: Tensor, scale: Tensor) -> Tensor:
+        """The product with the layers' weights by way of 8 bits, its last columns by way of bf16."""
+        import torch
+
+        y = multiply(x, self.matrix(), scale, turned=False)
+        y[:, self.outputs :] = torch.mm(x, self._a.t())
+        return y if self.bias is None else y.add_(self.bias)
 
     def _inner(self, y: Tensor, pair: Pair) -> Tensor:
         begin = self.outputs + pair.tail
@@ -191,6 +208,10 @@ class Projection:
         if self.merged:
             return torch.mm(dy[:, : self.outputs], self.matrix()[: self.outputs]), of_b
         dy[:, self.outputs + self.used :].zero_()
+        if self._eight is not None:
+            weights = self.matrix()[: self.outputs]
+            dx = multiply(dy[:, : self.outputs], weights, self._eight, turned=True)
+            return dx.addmm_(dy[:, self.outputs :], self._a), of_b
         return torch.mm(dy, self.matrix()), of_b
 
     def gradients(self, dy: Tensor, x: Tensor, of_b: list[Tensor]) -> list[Tensor]:
