@@ -42,3 +42,19 @@ def test_a_dataset_is_built_beside_the_imports(work: str, said: str) -> None:
     command = [sys.executable, "-c", PROGRAM, work]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.strip() == said, done.stderr
+
+
+def test_the_imports_leave_the_collector_on_and_scipy_to_be_found() -> None:
+    pytest.importorskip("scipy")
+    code = (
+        "import gc, sys\n"
+        "from gt_plugins.training.adapter import import_libraries\n"
+        "import_libraries()\n"
+        "assert 'transformers.modeling_utils' in sys.modules and 'scipy' not in sys.modules\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
+        "from transformers.utils import is_scipy_available\n"
+        "import scipy.optimize\n"
+        "assert is_scipy_available()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

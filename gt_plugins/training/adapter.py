@@ -35,10 +35,36 @@ def quiet_libraries() -> None:
 
 
 def import_libraries() -> None:
-    """Import what ``load_base`` will, ahead of it; transformers loads its parts when they are first used."""
-    import torch  # noqa: F401
-    import transformers.masking_utils
-    import transformers.modeling_utils  # noqa: F401
+    """Import what ``load_base`` will, ahead of it; transformers loads its parts when they are first used.
+
+    Without scipy, which transformers wants for the losses of models that find objects in pictures."""
+    if "transformers.modeling_utils" in sys.modules:
+        return
+    with _uncollected(), _hidden("scipy"):
+        import torch  # noqa: F401
+        import transformers.masking_utils
+        import transformers.modeling_utils  # noqa: F401
+    from transformers.utils import import_utils
+
+    import_utils.is_scipy_available.cache_clear()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Make many objects that stay, without looking for garbage among them: in thousands of modules Python's
+    collector would look a thousand times, for a fifth of the time that their import takes. What is there at
+    the end is left out of its later looks, too."""
+    import gc
+
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def pick_device() -> str:
@@ -85,25 +111,26 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
     """The base with fresh LoRA weights, drawn from the recipe's seed, on the recipe's layers.
 
     On a GPU the adapter's own weights stay in fp32, the base in bf16."""
-    with nullcontext() if recipe.quantize != "none" else _without_bitsandbytes():
-        return _with_lora(model, recipe)
+    with nullcontext() if recipe.quantize != "none" else _hidden("bitsandbytes"):
+        added = _with_lora(model, recipe)
+    if recipe.quantize == "none":
+        from peft import import_utils
+
+        import_utils.is_bnb_available.cache_clear()
+        import_utils.is_bnb_4bit_available.cache_clear()
+    return added
 
 
 @contextmanager
-def _without_bitsandbytes() -> Iterator[None]:
-    """Let peft think that there is no bitsandbytes, as long as nothing is quantized: importing it costs
-    as much as all the rest of peft. Whoever has imported it already keeps it."""
-    name = "bitsandbytes"
+def _hidden(name: str) -> Iterator[None]:
+    """Let libraries think that there is no ``name``, of which they would import much for what is not done
+    here. Whoever has imported it already keeps it; what asks afterwards finds it."""
     if name in sys.modules:
         yield
         return
     sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
-        from peft import import_utils
-
-        for remembers in (import_utils.is_bnb_available, import_utils.is_bnb_4bit_available):
-            remembers.cache_clear()
     finally:
         del sys.modules[name]
 
