@@ -81,6 +81,7 @@ def load_base(folder: Path, device: str, recipe: Recipe = Recipe()) -> Any:
     stays on the CPU, in 4 bits packed into the type that it computes in.
 
     Only safetensors are read, nothing is unpickled. Raises NonRetriableError naming the folder."""
+    import_libraries()
     import torch
     from transformers import AutoModelForCausalLM
 

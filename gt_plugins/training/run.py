@@ -175,9 +175,6 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
 
 def _help(ready: Prepared, stop: Stop, say: Callable[[str], None]) -> Outcome:
     """A further process of a group: the steps of the first one's job, of its own rows. It writes nothing."""
-    from .adapter import import_libraries
-
-    import_libraries()
     group = ready.request.group
     job = load_job(Path(group.once(str)))
     trainer = _trainer(ready, job.folder, CallbackGroup([], say), say)
@@ -196,7 +193,6 @@ def _train(
     listeners: Sequence[Any],
 ) -> Outcome:
     """The job through its states, its role locked."""
-    from .adapter import import_libraries
     from .callbacks import listeners_of
     from .lifecycle import JobLifecycle, StateTeller, bd_for, replay_pending
     from .monitor import MonitorWorker
@@ -207,7 +203,6 @@ def _train(
     with _alive(JobLifecycle(request.town, job, bd, say=say), request) as life:
         about = {"dataset": ready.data.hash[:16], "base": request.base}
         life.transition("corpus_validating", metadata=about)
-        import_libraries()
         check_memory(_estimate(ready), say)
         life.transition("ready", metadata={"rows": len(ready.rows)})
         monitor = MonitorWorker(life, peers=member.company if member else None)
