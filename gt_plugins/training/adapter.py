@@ -52,8 +52,7 @@ def import_libraries() -> None:
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Make many objects that stay, without looking for garbage among them: in thousands of modules Python's
-    collector would look a thousand times, for a fifth of the time that their import takes. What is there at
-    the end is left out of its later looks, too."""
+    collector would look a thousand times, for a fifth of the time that their import takes."""
     import gc
 
     if not gc.isenabled():
@@ -62,7 +61,6 @@ def _uncollected() -> Iterator[None]:
     gc.disable()
     try:
         yield
-        gc.freeze()
     finally:
         gc.enable()
 
