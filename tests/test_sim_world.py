@@ -105,7 +105,7 @@ def test_every_wording_of_talk_is_filled_and_means_one_value(seed: int):
         for value, templates in by_value.items():
             number = rng.randrange(1, 60) if value == "n" else value
             text = fact_phrase(kind, int(number) if str(number).isdigit() else number, "talk", rng, slots)
-            assert text and not re.search(r"\{(?!u\})|\[\w+\|", text) and len(templates) >= 40
+            assert text and not re.search(r"\{|\[\w+\|", text.replace("@{u}", "")) and len(templates) >= 40
             assert said.setdefault(text.lower(), value) == value
 
 

@@ -60,8 +60,12 @@ def json_of(raw: bytes) -> Any:
     """The JSON value on a line; None where there is none."""
     try:
         return orjson.loads(raw)
-    except orjson.JSONDecodeError:  # the standard library takes more: NaN, halves of UTF-16 pairs
-        pass
+    except orjson.JSONDecodeError:
+        return _odd_json(raw)
+
+
+def _odd_json(raw: bytes) -> Any:
+    """The same by the standard library, which takes more: NaN, halves of UTF-16 pairs."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,13 +41,10 @@ def import_libraries() -> None:
     Without scipy, which transformers wants for the losses of models that find objects in pictures."""
     if "transformers.modeling_utils" in sys.modules:
         return
-    with _uncollected(), _hidden("scipy"):
+    with _uncollected(), _hidden("scipy", "transformers.utils.import_utils", "is_scipy_available"):
         import torch  # noqa: F401
         import transformers.masking_utils
         import transformers.modeling_utils  # noqa: F401
-    from transformers.utils import import_utils
-
-    import_utils.is_scipy_available.cache_clear()
 
 
 @contextmanager
@@ -110,26 +108,25 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
     """The base with fresh LoRA weights, drawn from the recipe's seed, on the recipe's layers.
 
     On a GPU the adapter's own weights stay in fp32, the base in bf16."""
-    with nullcontext() if recipe.quantize != "none" else _hidden("bitsandbytes"):
-        added = _with_lora(model, recipe)
-    if recipe.quantize == "none":
-        from peft import import_utils
-
-        import_utils.is_bnb_available.cache_clear()
-        import_utils.is_bnb_4bit_available.cache_clear()
-    return added
+    if recipe.quantize != "none":
+        return _with_lora(model, recipe)
+    with _hidden("bitsandbytes", "peft.import_utils", "is_bnb_available", "is_bnb_4bit_available"):
+        return _with_lora(model, recipe)
 
 
 @contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Let libraries think that there is no ``name``, of which they would import much for what is not done
-    here. Whoever has imported it already keeps it; what asks afterwards finds it."""
+def _hidden(name: str, library: str, *asked: str) -> Iterator[None]:
+    """Let a library think that there is no ``name``, of which it would import much for what is not done here.
+    Whoever has imported it already keeps it; what asks afterwards finds it, as the functions ``asked`` of the
+    module ``library`` forget what they were told."""
     if name in sys.modules:
         yield
         return
     sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
+        for function in asked:
+            getattr(importlib.import_module(library), function).cache_clear()
     finally:
         del sys.modules[name]
 

@@ -87,10 +87,14 @@ def check_rows(rows: Sequence[Row], renderer: Renderer) -> None:
                 raise NonRetriableError(f"{problem}; the model would not learn to stop: use another base")
 
 
-def check_products(net: Network, recipe: Recipe, device: str) -> None:
-    """Raises UserError where a recipe wants products in 8 bits and they cannot be had."""
+def check_products(net: Network, recipe: Recipe, device: str = "") -> None:
+    """Raises UserError where a recipe wants products in 8 bits and they cannot be had on a device, this
+    machine's own where none is named."""
     if recipe.products != "fp8":
         return
+    from .adapter import pick_device
+
+    device = device or pick_device()
     reason = eight.why_not(device)
     if not reason and not by_engine(net, recipe, device):
         reason = "with this base and recipe the model's own forward is used, which knows none"

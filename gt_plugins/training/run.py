@@ -165,10 +165,7 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
     rows = rows_of(_chosen(request, data), renderer, budget, say, most)
     heldout = heldout_rows(data.heldout, renderer, budget, most)
     network = read_network(base_path(request.base))
-    if request.recipe.products != "bf16":
-        from .adapter import pick_device
-
-        check_products(network, request.recipe, pick_device())
+    check_products(network, request.recipe)
     check_disk(request.town.checkpoints_dir, disk_gib(network.adapter(request.recipe), request.recipe.keep))
     return Prepared(request, data, rows, heldout, renderer, begun)
 

@@ -45,14 +45,7 @@ def objects(handle: BinaryIO, counts: Counter[str], max_line: int = MAX_LINE) ->
             while raw and not raw.endswith(b"\n"):
                 raw = handle.readline(_AT_ONCE)
             continue
-        try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            value = None
-        if type(value) is dict:
-            yield value
-        else:
-            yield from _parse_odd_line(raw, counts, raw.endswith(b"\n"))
+        yield from parse_line(raw, counts, raw.endswith(b"\n"))
 
 
 def first_lines(handle: BinaryIO, limit: int) -> Iterator[bytes]:

@@ -261,10 +261,9 @@ def _is_email(text: str, match: re.Match[str], local: str, domain: str) -> bool:
         return False
     if text[match.end() : match.end() + 1] == ":" and text[match.end() + 1 : match.end() + 2] not in " \n\t":
         return local not in ("git", "hg", "svn")
-    plain = local[
-        -1
-    ].isalnum()  # scrubadub's pattern takes every such address, and importing it takes a while
-    return plain or _scrubadub("email", match[0].replace("%40", "@").replace("\\u0040", "@"))
+    if local[-1].isalnum():
+        return True  # scrubadub's pattern takes every such address, and importing it takes a while
+    return _scrubadub("email", match[0].replace("%40", "@").replace("\\u0040", "@"))
 
 
 def _phones(text: str, start: int, end: int, out: list[Hit]) -> int:

@@ -27,7 +27,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Rounded:
-    """A matrix in 8 bits; its own numbers are these times ``scale``, [rows, 1] or [1, 1], fp32."""
+    """A matrix in 8 bits; its own numbers are these times ``scale``, [rows, 1], fp32."""
 
     numbers: Tensor
     scale: Tensor
@@ -50,32 +50,35 @@ def round_rows(x: Tensor) -> Rounded:
         from . import kernels
 
         return Rounded(*kernels.round_rows(x, LARGEST, _TINY))
-    scale = (x.float().abs().amax(-1, keepdim=True) / LARGEST).clamp_min(_TINY)
+    scale = _scale(x.abs().amax(-1, keepdim=True))
     return Rounded(_eight(x.float() / scale), scale)
 
 
 def scale_of(weight: Tensor) -> Tensor:
     """[1, 1]: the scale that a matrix of weights needs."""
-    return (weight.abs().amax().float() / LARGEST).clamp_min(_TINY).view(1, 1)
+    return _scale(weight.abs().amax()).view(1, 1)
 
 
-def round_weight(weight: Tensor, scale: Tensor, turned: bool) -> Tensor:
-    """A [rows, columns] matrix by the scale of :func:`scale_of`; ``turned``: as [columns, rows]."""
-    return _round_turned(weight, scale) if turned else _round_weight(weight, scale)
-
-
-def product(x: Rounded, weight: Tensor, scale: Tensor) -> Tensor:
-    """x · weightᵀ in bf16: [tokens, width] and [outputs, width] give [tokens, outputs]."""
+def multiply(x: Tensor, weight: Tensor, scale: Tensor, turned: bool) -> Tensor:
+    """x · weightᵀ, or x · weight where ``turned``, of bf16 matrices, by way of 8 bits; ``scale`` is the
+    weight's."""
     import torch
 
+    rounded = round_rows(x)
+    right = _round_turned(weight, scale) if turned else _round_weight(weight, scale)
     made: Tensor = torch._scaled_mm(
-        x.numbers,
-        weight.t(),
-        scale_a=x.scale,
-        scale_b=scale.expand(1, weight.shape[0]).contiguous(),
+        rounded.numbers,
+        right.t(),
+        scale_a=rounded.scale,
+        scale_b=scale.expand(1, right.shape[0]).contiguous(),
         out_dtype=torch.bfloat16,
     )
     return made
+
+
+def _scale(most: Tensor) -> Tensor:
+    """What the largest number is divided by to be the largest of e4m3."""
+    return (most.float() / LARGEST).clamp_min(_TINY)
 
 
 def _eight(x: Tensor) -> Tensor:
@@ -92,8 +95,3 @@ def _round_weight(weight: Tensor, scale: Tensor) -> Tensor:
 @fused
 def _round_turned(weight: Tensor, scale: Tensor) -> Tensor:
     return _eight(weight.float() / scale).t().contiguous()
-
-
-def multiply(x: Tensor, weight: Tensor, scale: Tensor, turned: bool) -> Tensor:
-    """x · weightᵀ, or x · weight where ``turned``, of bf16 matrices, by way of 8 bits."""
-    return product(round_rows(x), round_weight(weight, scale, turned), scale)

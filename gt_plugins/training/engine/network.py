@@ -61,14 +61,10 @@ class Network:
         self.checkpointing = checkpointing
         self._body, self._config = base.model, base.config
         self._head = base.lm_head.weight
-        workspace = Workspace()
+        projection = partial(Projection, adapter=adapter, workspace=Workspace(), eight=eight)
         self.layers: list[Layer] = []
         for layer in base.model.layers:
-            self.layers.append(
-                _layer(
-                    layer, base.config, partial(Projection, adapter=adapter, workspace=workspace, eight=eight)
-                )
-            )
+            self.layers.append(_layer(layer, base.config, projection))
             _give_back(self._head)
         self._trained = [p for layer in self.layers for p in layer.parameters()]
         self._seen = -1
