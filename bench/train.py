@@ -8,7 +8,8 @@
 
 TRL runs with Liger's kernels on a GPU. Rows are ``--length`` tokens long with every token supervised, so that
 there is nothing to pack and no padding to win by; ``--ragged`` draws rows of many lengths with loss on their
-second half instead, which is what training on sessions looks like.
+second half instead, which is what training on sessions looks like. ``--dataset DIR`` takes a dataset's own
+rows for the tiny base, as ``gt model train`` renders them, one in a step: its recipe's work.
 MFU is 4 × parameters × tokens/s over 989 TFLOP/s. Memory is the most that tensors took while training.
 """
 
@@ -99,8 +100,11 @@ class Measured:
 
 
 def make_rows(options: argparse.Namespace, vocab: int) -> list[Row]:
-    """``--rows`` rows for each step; tokens are drawn so that there is something to learn."""
+    """``--rows`` rows for each step: of a dataset, or drawn so that there is something to learn."""
     import random
+
+    if options.dataset:
+        return rows_of_dataset(options.dataset)[: options.steps]
 
     draw = random.Random(options.seed)
     count = options.rows * options.steps * options.group.size
@@ -110,6 +114,28 @@ def make_rows(options: argparse.Namespace, vocab: int) -> list[Row]:
         ids = tuple(min(vocab - 1, int(draw.expovariate(1 / 400))) for _ in range(length))
         rows.append(Row(ids, ((length // 2 if options.ragged else 1, length),), 0, 2, 0))
     return rows
+
+
+def rows_of_dataset(folder: Path) -> list[Row]:
+    """A dataset's rows for the tiny base."""
+    from gt_plugins.corpus.dataset import read
+    from gt_plugins.rendering.render import TINY, Renderer
+    from gt_plugins.training.preflight import rows_of
+
+    return rows_of(read(folder).train, Renderer.from_folder(base_path("tiny")), TINY, print)
+
+
+def step_tokens(options: argparse.Namespace) -> int:
+    """The tokens of a step of one process, so that it has ``--rows`` rows; a dataset's rows stand alone."""
+    return 1 if options.dataset else int(options.length * options.rows)
+
+
+def labels_of(row: Row) -> list[int]:
+    """What is to be learnt at each token, -100 for nothing."""
+    labels = [-100] * len(row.ids)
+    for start, end in row.spans:
+        labels[start:end] = row.ids[start:end]
+    return labels
 
 
 def make_model(options: argparse.Namespace, device: str) -> Any:
@@ -188,7 +214,7 @@ def ours(options: argparse.Namespace, rows: list[Row], device: str) -> Measured:
         schedule="constant",
         warmup=0.0,
         epochs=1.0,
-        batch_tokens=options.length * options.rows * options.group.size,
+        batch_tokens=step_tokens(options) * options.group.size,
         quantize=options.quantize,
         shard=options.shard,
         grad_checkpointing=options.checkpointing,
@@ -224,14 +250,9 @@ def trl(options: argparse.Namespace, rows: list[Row], device: str) -> Measured:
     from gt_plugins.training.loader import plan_batches
     from gt_plugins.training.recipe import Recipe
 
-    steps = plan_batches(rows, options.length * options.rows, 1.0, 7)
+    steps = plan_batches(rows, step_tokens(options), 1.0, 7)
     ordered = [rows[i] for step in steps for i in step.rows]
-    data = Dataset.from_list(
-        [
-            {"input_ids": list(r.ids), "labels": [-100] * r.spans[0][0] + list(r.ids[r.spans[0][0] :])}
-            for r in ordered
-        ]
-    )
+    data = Dataset.from_list([{"input_ids": list(r.ids), "labels": labels_of(r)} for r in ordered])
     clock = Clock()
 
     class Ends(TrainerCallback):
@@ -352,6 +373,7 @@ def parser_of(words: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--shard", action="store_true", help="cut the base over torchrun's processes (FSDP2)")
     parser.add_argument("--ragged", action="store_true")
+    parser.add_argument("--dataset", type=Path, help="its rows, one in a step, instead of drawn ones (tiny)")
     parser.add_argument("--no-liger", action="store_true")
     parser.add_argument("--only", choices=["ours", "trl"])
     parser.add_argument("--rate", type=float, default=2e-4)
