@@ -98,6 +98,17 @@ def test_packed_rows_give_what_each_gives_alone(tmp_path: Path, family: str, che
     assert_same(by_the_engine(model, rows(), checkpointing=checkpointing), theirs, 1e-5)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_rows_of_which_little_is_supervised(tmp_path: Path, family: str, checkpointing: bool):
+    """In the last layer only the tokens that carry loss ask; one row has none that does, one has its ends."""
+    model = peft_model(tmp_path, family)
+    spans = [((3, 5),), ((0, 1),), ((1, 2), (29, 30))]
+    some = [Row(tuple(range(7, 37)), at, 0, 2, 0) for at in spans]
+    theirs = by_the_model(model, [some[0], some[2]])
+    assert_same(by_the_engine(model, some, checkpointing=checkpointing), theirs, 1e-5)
+
+
 @pytest.mark.parametrize(
     "lora",
     [

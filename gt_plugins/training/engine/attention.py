@@ -7,8 +7,8 @@ attention row by row. Nothing is ever spent on what a mask would hide.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,20 @@ GRAIN = 128
 class Span:
     """The rows of a packed sequence; ``bounds`` is int32 [rows + 1] on the device. ``padded`` is the length
     to pad rows to, 0 where they stay as they are; ``places`` then says where in the padded rows each token
-    stands (int64 [tokens]), and is None where nothing has to be padded."""
+    stands (int64 [tokens]), and is None where nothing has to be padded. ``masks``: where only some tokens
+    ask, for each row fp32 [asking, tokens], 0 for what one sees and -inf for the rest; () where all ask."""
 
     bounds: Tensor
     lengths: tuple[int, ...]
     longest: int
     padded: int = 0
     places: Tensor | None = None
+    masks: tuple[Tensor, ...] = ()
+
+    @property
+    def asking(self) -> tuple[int, ...]:
+        """How many tokens of each row ask."""
+        return tuple(m.shape[0] for m in self.masks) or self.lengths
 
 
 def span_of(bounds: Tensor, lengths: tuple[int, ...]) -> Span:
@@ -51,6 +58,25 @@ def span_of(bounds: Tensor, lengths: tuple[int, ...]) -> Span:
     return Span(bounds, lengths, longest, padded, places.to(bounds.device))
 
 
+def asked_by(span: Span, at: Tensor) -> Span:
+    """The span with queries of the tokens ``at`` (int64, ascending) alone, if that costs less: on a CPU,
+    where they are fewer than half. A kernel with a mask skips nothing of what it hides; one without a query
+    ends the process, so all ask where a row has none."""
+    if span.bounds.is_cuda or 2 * at.numel() >= sum(span.lengths):
+        return span
+    import torch
+
+    masks, begin = [], 0
+    for length in span.lengths:
+        within = at[(at >= begin) & (at < begin + length)] - begin
+        if not within.numel():
+            return span
+        hidden = torch.arange(length)[None, :] > within[:, None]
+        masks.append(torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf")))
+        begin += length
+    return replace(span, masks=tuple(masks))
+
+
 @dataclass(frozen=True)
 class Attended:
     """What the backward needs beside q, k and v."""
@@ -61,7 +87,7 @@ class Attended:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
-    """softmax(q·kᵀ/√width)·v over the tokens up to one's own in one's row."""
+    """softmax(q·kᵀ/√width)·v over the tokens up to one's own in one's row; ``q`` is of those that ask."""
     if not q.is_cuda:
         return _cpu(q, k, v, span)
     if span.padded and cudnn_agrees(q.shape[1], k.shape[1], q.shape[2]):
@@ -83,12 +109,17 @@ def attend_backward(
 # -- CPU --------------------------------------------------------------------------------------------
 
 
-def _rows(span: Span, *tensors: Tensor) -> Iterator[list[Tensor]]:
+def _rows(lengths: Sequence[int], *tensors: Tensor) -> Iterator[list[Tensor]]:
     """Each row's part of tensors, as the kernels want it: [1, heads, tokens, width]."""
     begin = 0
-    for length in span.lengths:
+    for length in lengths:
         yield [t[begin : begin + length].transpose(0, 1)[None] for t in tensors]
         begin += length
+
+
+def _masks(span: Span) -> Iterator[tuple[bool, Tensor | None]]:
+    """For each row whether its kernel is the causal one, and the mask if it is not."""
+    return ((not span.masks, m) for m in span.masks or (None,) * len(span.lengths))
 
 
 def _spread(x: Tensor, heads: int) -> Tensor:
@@ -107,10 +138,11 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     heads = q.shape[1]
     out = torch.empty_like(q)
+    asking = _rows(span.asking, q, out)
+    seen = _rows(span.lengths, _spread(k, heads), _spread(v, heads))
     normalizers = []
-    parts = _rows(span, q, _spread(k, heads), _spread(v, heads), out)
-    for one_q, one_k, one_v, one_out in parts:
-        made, normalizer = kernel(one_q, one_k, one_v, 0.0, True)
+    for (one_q, one_out), (one_k, one_v), (causal, mask) in zip(asking, seen, _masks(span), strict=True):
+        made, normalizer = kernel(one_q, one_k, one_v, 0.0, causal, attn_mask=mask)
         one_out.copy_(made)
         normalizers.append(normalizer)
     return Attended(out, tuple(normalizers))
@@ -125,10 +157,15 @@ def _cpu_backward(
     heads = q.shape[1]
     wide_k, wide_v = _spread(k, heads), _spread(v, heads)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(wide_k), torch.empty_like(wide_v)
-    parts = _rows(span, dout, q, wide_k, wide_v, kept.out, dq, dk, dv)
-    for part, normalizer in zip(parts, kept.normalizers, strict=True):
-        for place, made in zip(part[5:], kernel(*part[:5], normalizer, 0.0, True), strict=True):
-            place.copy_(made)
+    asking = _rows(span.asking, dout, q, kept.out, dq)
+    seen = _rows(span.lengths, wide_k, wide_v, dk, dv)
+    for ours, theirs, normalizer, (causal, mask) in zip(
+        asking, seen, kept.normalizers, _masks(span), strict=True
+    ):
+        given = (ours[0], ours[1], theirs[0], theirs[1], ours[2], normalizer)
+        made = kernel(*given, 0.0, causal, attn_mask=mask)
+        for place, gradient in zip((ours[3], *theirs[2:]), made, strict=True):
+            place.copy_(gradient)
     return dq, _gather(dk, k.shape[1]), _gather(dv, k.shape[1])
 
 

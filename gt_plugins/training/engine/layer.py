@@ -63,13 +63,23 @@ class Layer:
 @dataclass(frozen=True)
 class Stage:
     """What all layers of one forward share. ``chosen``: the tokens that the last layer goes on with after
-    its attention, since nobody looks at the others' output; None for all."""
+    its attention, since nobody looks at the others' output; None for all. Where the span says so they alone
+    ask in its attention."""
 
     span: Span
     cos: Tensor
     sin: Tensor
     checkpointing: bool
     chosen: Tensor | None = None
+
+    @property
+    def few_ask(self) -> bool:
+        return bool(self.span.masks)
+
+    def attended(self, out: Tensor) -> Tensor:
+        """The attention's output of the tokens to go on with, [tokens, width]."""
+        flat = out.reshape(out.shape[0], -1)
+        return flat if self.chosen is None or self.few_ask else flat[self.chosen]
 
 
 @dataclass
@@ -150,15 +160,14 @@ def _mlp_again(layer: Layer, kept: Kept, dout: Tensor, stage: Stage) -> tuple[Te
 
 
 def _heads(layer: Layer, qkv: Tensor, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
-    return split_heads(qkv, stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps)
+    q, k, v = split_heads(qkv, stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps)
+    return (q[stage.chosen] if stage.few_ask else q), k, v
 
 
 def _middle(layer: Layer, x: Tensor, attended: Attended, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
     """The stream after the attention, its norm, and the output projection's x·Aᵀ."""
-    flat = attended.out.reshape(x.shape[0], -1)
-    if stage.chosen is not None:
-        flat, x = flat[stage.chosen], x[stage.chosen]
-    y = layer.o.forward(flat)
+    y = layer.o.forward(stage.attended(attended.out))
+    x = x if stage.chosen is None else x[stage.chosen]
     middle, normed = add_rms_norm(x, y[:, : layer.o.outputs], layer.mlp_norm, layer.eps)
     return middle, normed, y[:, layer.o.outputs :].clone()
 
@@ -190,25 +199,25 @@ def _mlp_backward(
 def _attention_backward(
     layer: Layer, kept: Kept, dmiddle: Tensor, stage: Stage, need_dx: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    tokens = kept.x.shape[0]
-    flat = kept.attended.out.reshape(tokens, -1)
-    chosen = stage.chosen
+    tokens, chosen = kept.x.shape[0], stage.chosen
     dy = _joined(dmiddle, kept.inner_o)
     dflat, of_b = layer.o.backward(dy)
     assert dflat is not None
-    of_o = layer.o.gradients(dy, flat if chosen is None else flat[chosen], of_b)
+    of_o = layer.o.gradients(dy, stage.attended(kept.attended.out), of_b)
     del dy
     if chosen is not None:
-        dflat = _placed(dflat, chosen, tokens)
         dmiddle = _placed(dmiddle, chosen, tokens)
+        dflat = dflat if stage.few_ask else _placed(dflat, chosen, tokens)
     normed = rms_norm(kept.x, layer.norm, layer.eps)
     qkv = layer.qkv.forward(normed) if kept.qkv is None else kept.qkv
     kept.qkv = None
     q, k, v = _heads(layer, qkv, stage)
-    grads = attend_backward(dflat.view_as(kept.attended.out), q, k, v, kept.attended, stage.span)
+    dq, dk, dv = attend_backward(dflat.view_as(kept.attended.out), q, k, v, kept.attended, stage.span)
+    if stage.few_ask and chosen is not None:
+        dq = _placed(dq, chosen, tokens)
     del q, k, v
     dqkv = split_heads_backward(
-        qkv, grads, stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps
+        qkv, (dq, dk, dv), stage.cos, stage.sin, layer.heads, layer.head_norms, layer.head_eps
     )
     dnormed, of_b = layer.qkv.backward(dqkv, need_dx)
     of_qkv = layer.qkv.gradients(dqkv, normed, of_b)
@@ -219,7 +228,7 @@ def _attention_backward(
 
 def _placed(part: Tensor, chosen: Tensor, tokens: int) -> Tensor:
     """Rows of ``part`` at their places among ``tokens``, zeros elsewhere."""
-    whole = part.new_zeros(tokens, part.shape[1])
+    whole = part.new_zeros(tokens, *part.shape[1:])
     whole[chosen] = part
     return whole
 

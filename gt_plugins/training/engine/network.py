@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...rendering.render import Row
 from ..recipe import LINEAR
-from .attention import span_of
+from .attention import asked_by, span_of
 from .head import loss_of
 from .layer import Layer, Stage, apply
 from .packing import Packed, pack
@@ -89,7 +89,8 @@ class Network:
         cos, sin = self._body.rotary_emb(x[None], packed.positions[None])
         span = span_of(packed.bounds, packed.lengths)
         stage = Stage(span, cos[0].contiguous(), sin[0].contiguous(), self.checkpointing)
-        last = Stage(span, stage.cos, stage.sin, self.checkpointing, packed.at)
+        asking = asked_by(span, packed.at)
+        last = Stage(asking, stage.cos, stage.sin, self.checkpointing, packed.at)
         for layer in self.layers[:-1]:
             x = apply(layer, x, stage)
         x = apply(self.layers[-1], x, last)

@@ -229,12 +229,13 @@ def swiglu_backward(y: Tensor, dact: Tensor, width: int, lift: Lift | None) -> N
 
         kernels.swiglu_backward(y, dact, width, lift)
         return
+    import torch
     from torch.nn.functional import silu
 
     gate, up = y[:, :width], y[:, width : 2 * width]
-    share, on = gate.sigmoid(), silu(gate)
-    dgate = dact * up * share * (1.0 + gate * (1.0 - share))
+    on = silu(gate)
+    dgate = torch.ops.aten.silu_backward(dact * up, gate)
     act = on * up
-    up.copy_(dact * on)
+    torch.mul(dact, on, out=up)
     gate.copy_(dgate)
     dact.copy_(act)
