@@ -53,7 +53,7 @@ def test_the_imports_leave_the_collector_on_and_scipy_to_be_found() -> None:
         "from gt_plugins.corpus.scrub import personal\n"
         "personal.find('x')\n"
         "assert 'transformers.modeling_utils' in sys.modules and 'scipy' not in sys.modules\n"
-        "assert gc.isenabled() and gc.get_freeze_count() == 0\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
         "from transformers.utils import is_scipy_available\n"
         "import scipy.optimize\n"
         "assert is_scipy_available()\n"

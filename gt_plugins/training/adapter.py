@@ -50,7 +50,9 @@ def import_libraries() -> None:
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Make many objects that stay, without looking for garbage among them: in thousands of modules Python's
-    collector would look a thousand times, for a fifth of the time that their import takes."""
+    collector would look a thousand times, for a fifth of the time that their import takes. Afterwards they
+    are left out of its rounds until the process ends, when libraries want them collected to see what leaks."""
+    import atexit
     import gc
 
     if not gc.isenabled():
@@ -60,6 +62,8 @@ def _uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)
         gc.enable()
 
 
