@@ -51,7 +51,7 @@ def import_libraries() -> None:
 def _uncollected() -> Iterator[None]:
     """Make many objects that stay, without looking for garbage among them: in thousands of modules Python's
     collector would look a thousand times, for a fifth of the time that their import takes. Afterwards they
-    are left out of its rounds until the process ends, when libraries want them collected to see what leaks."""
+    are left out of its rounds until the process ends, when libraries look whether anything leaked."""
     import atexit
     import gc
 
