@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,9 @@ from .scrub.layers import Policy
 
 MOST = 4
 _AHEAD = 2
+_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""A forked helper has the compiled rules and all imports already; a new one needs half a second for them. It
+uses nothing else of what it was born with, least of all the store."""
 _WATCH_SECONDS = 2.0
 
 
@@ -45,7 +49,7 @@ class Helpers:
         self._waiting: deque[tuple[Task, Future[FileRead]]] = deque()
         self._pool = ProcessPoolExecutor(
             count,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=multiprocessing.get_context(_METHOD),
             initializer=_start,
             initargs=(policy, reader.belonging, reader.purged, os.getpid()),
         )
