@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from gt_plugins.corpus.database import MIGRATIONS
 from gt_plugins.corpus.sources import Document
-from gt_plugins.corpus.store import Store, utc
+from gt_plugins.corpus.store import Store
 from gt_plugins.errors import FinetuneError, UserError
 from gt_plugins.town.root import Town
+from gt_plugins.town.times import utc
 from gt_plugins.transcripts.model import Session, Turn
 
 PUT = {"policy": "p1", "consent": "Ann at 2026"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..town.roles import Identity, parse_gt_role
-from .store import utc
+from ..town.times import utc
 
 _MARK = b'"bead"'
 _TYPES = frozenset({"sling", "hook", "unhook", "done"})

@@ -44,6 +44,11 @@ def unpack_text(stored: bytes) -> str:
     return _plain(stored).decode()
 
 
+def text_of_json(value: Any) -> str:
+    """A small JSON value as text, keys in order."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
 def canonical(value: Any) -> bytes:
     """A JSON value with its keys in order: equal values have equal bytes."""
     return _encoded(value, orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from ..town.roles import parse_gt_role
 from ..town.root import Town
+from ..town.times import utc
 from ..transcripts.model import Session
 from ..transcripts.shell import command_of
 from .sources import Document, Trouble
-from .store import Store, exists, utc
+from .store import Store, exists
 
 _SAID = re.compile(r"^\s*(\[?GAS TOWN\]? role:(\S+)|> \*\*Recovery\*\*: Context )", re.MULTILINE)
 _SLIM = re.compile(r"<gt-prime\b")

@@ -21,6 +21,7 @@ from ..transcripts.sources import Head, TranscriptSource
 from .belonging import STORED, Belonging, Hint
 from .names import scrub_names
 from .packing import canonical
+from .session_row import SessionRow, row_of
 
 T = TypeVar("T")
 _COLLECT_AFTER = 200_000
@@ -42,10 +43,15 @@ class Scrubs(Protocol):
 class Ready:
     """A session that may go into the store."""
 
-    session: Session
+    row: SessionRow
     source_hash: str
     redactions: Mapping[str, int]
     identity_rank: int
+
+    @property
+    def names(self) -> set[str]:
+        """The session's id and its parent's, as they are stored."""
+        return {self.row.columns["id"], self.row.columns["parent"]}
 
 
 @dataclass(frozen=True)
@@ -133,9 +139,7 @@ class Reader:
                 if item is None:
                     problems.append(f"{path}: a session could not be scrubbed")
                     verdict = f"unscrubbable:{self.scrubber.policy.version}"
-                elif not {session.parent, session.id, item.session.parent, item.session.id}.isdisjoint(
-                    self.purged
-                ):
+                elif not item.names.union((session.parent, session.id)).isdisjoint(self.purged):
                     verdict = "purged"
                 else:
                     ready.append(item)
@@ -160,4 +164,4 @@ class Reader:
             scrubbed = scrub_names(scrubbed, lambda name: scrubber.text(name)[0])
         except Exception:  # a layer may be a third party's; its message may quote the text
             return None
-        return Ready(scrubbed, digest, dict(redactions), rank)
+        return Ready(row_of(scrubbed), digest, dict(redactions), rank)

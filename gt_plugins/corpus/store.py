@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,16 +20,14 @@ from typing import Any, NamedTuple
 
 from ..errors import RetriableError, UserError, in_file
 from ..town.root import Town
-from ..town.times import utc
-from ..transcripts.model import Session, Turn
+from ..transcripts.model import Session
 from . import fulltext
 from .database import explained, open_database, transaction
-from .packing import pack, pack_text, unpack, unpack_text
+from .packing import pack_text, text_of_json, unpack, unpack_text
+from .session_row import SessionRow, row_of
 from .sources import Document
 from .text import document_text, session_text
 
-TUNED = "gt-ft-"
-"""Models of our own are called so; sessions that they produced do not train by default."""
 KEPT_SWEEPS = 100
 
 
@@ -95,12 +93,6 @@ def key_of(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def decisions_of(turns: Iterable[Turn]) -> int:
-    """How many replies of the model act: those with a tool call."""
-    replies = [turn.blocks for turn in turns if turn.role == "assistant" and not turn.meta]
-    return sum("tool_use" in [block.get("type") for block in blocks] for blocks in replies)
-
-
 def exists(town: Town) -> bool:
     """Whether anything was ever stored for this town."""
     return town.corpus_db.exists()
@@ -153,9 +145,13 @@ class Store:
 
     # Sessions -----------------------------------------------------------------------------------------
 
-    def add_session(
+    def add_session(self, session: Session, **stored: Any) -> Added:
+        """:meth:`add_row` for a session that is not packed yet."""
+        return self.add_row(row_of(session), **stored)
+
+    def add_row(
         self,
-        session: Session,
+        session: SessionRow,
         *,
         policy: str,
         consent: str,
@@ -173,22 +169,22 @@ class Store:
         ``identity_rank`` says how sure role and rig are; a surer one is never replaced by a weaker one.
         """
         with self.transaction():
-            row = self._row("SELECT * FROM sessions WHERE id = ?", session.id)
+            row = self._row("SELECT * FROM sessions WHERE id = ?", session.columns["id"])
             reread = self._contribute(session, source_hash, file)
             if reread and row is not None and row["owner"] != file:
                 return Added("elsewhere")
             if row is not None and row["identity_rank"] > identity_rank:
                 identity_rank = row["identity_rank"]
-                session = replace(session, role=row["role"], rig=row["rig"], name=row["name"])
-            if row is not None and not session.beads:
-                session = replace(session, beads=_session(row).beads)
+                session = session.changed(role=row["role"], rig=row["rig"], name=row["name"])
+            if row is not None and not session.beads and (beads := _session(row).beads):
+                session = session.changed(beads=beads)
             if row is not None and _same(row, session, source_hash, policy, outcome):
                 if row["owner"] != file:
                     self._run("UPDATE sessions SET owner = ? WHERE n = ?", file, row["n"])
                 return Added("unchanged", reread)
-            values = _columns(session) | {
+            values = dict(session.columns) | {
                 "identity_rank": identity_rank,
-                "redactions": _json(redactions or {}),
+                "redactions": text_of_json(redactions or {}),
                 "policy": policy,
                 "consent": consent,
                 "source_hash": source_hash,
@@ -197,21 +193,22 @@ class Store:
                 "updated_at": now(),
                 "owner": file,
             }
-            self._put_session(row, session, values)
+            self._put_session(row, values)
             return Added("captured" if row is None else "updated", reread)
 
-    def _contribute(self, session: Session, source_hash: str, file: str) -> str:
+    def _contribute(self, session: SessionRow, source_hash: str, file: str) -> str:
         """Note what ``file`` holds of the session; the name of a file that holds more, empty if none does."""
         sql = "INSERT OR REPLACE INTO contributions VALUES (?, ?, ?, ?, ?)"
-        self._run(sql, file, session.id, len(session.turns), utc(session.ended), source_hash)
-        rows = self._rows("SELECT * FROM contributions WHERE session_id = ?", session.id)
+        name, turns, ended = (session.columns[key] for key in ("id", "turns", "ended"))
+        self._run(sql, file, name, turns, ended, source_hash)
+        rows = self._rows("SELECT * FROM contributions WHERE session_id = ?", name)
         ranks = {row["file"]: (row["turns"], row["ended"], row["source_hash"]) for row in rows}
         best = max(ranks, key=lambda name: ranks[name])
         return best if ranks[best] > ranks[file] else ""
 
-    def _put_session(self, row: sqlite3.Row | None, session: Session, values: dict[str, Any]) -> None:
+    def _put_session(self, row: sqlite3.Row | None, values: dict[str, Any]) -> None:
         if row is not None:
-            self._run("UPDATE decisions SET target = '', ref = '' WHERE session_id = ?", session.id)
+            self._run("UPDATE decisions SET target = '', ref = '' WHERE session_id = ?", values["id"])
             fulltext.forget(self, 2 * row["n"], self._text_of)
             names = ", ".join(f"{name} = ?" for name in values)
             self._run(f"UPDATE sessions SET {names} WHERE n = ?", *values.values(), row["n"])
@@ -230,10 +227,10 @@ class Store:
             row = self._row("SELECT * FROM sessions WHERE id = ?", session.id)
             if row is None:
                 raise UserError(f"no session {session.id!r} in the corpus")
-            values = _columns(session) | {"policy": policy, "updated_at": now()}
+            values = dict(row_of(session).columns) | {"policy": policy, "updated_at": now()}
             if redactions is not None:
-                values["redactions"] = _json(redactions)
-            self._put_session(row, session, values)
+                values["redactions"] = text_of_json(redactions)
+            self._put_session(row, values)
 
     def sessions(self, role: str | None = None) -> Iterator[StoredSession]:
         """Sessions (of one role), oldest first, one in memory at a time."""
@@ -382,7 +379,7 @@ class Store:
                 self._delete_document(row)
             values = vars(document) | {
                 "source_hash": source_hash,
-                "redactions": _json(redactions or {}),
+                "redactions": text_of_json(redactions or {}),
                 "policy": policy,
                 "consent": consent,
                 "captured_at": row["captured_at"] if row is not None else now(),
@@ -405,7 +402,7 @@ class Store:
             fulltext.forget(self, 2 * old["n"] + 1, self._text_of)
             body = pack_text(document.content)
             sql = "UPDATE documents SET key = ?, body = ?, policy = ?, redactions = ? WHERE n = ?"
-            self._run(sql, document.key, body, policy, _json(redactions), old["n"])
+            self._run(sql, document.key, body, policy, text_of_json(redactions), old["n"])
             fulltext.index_later(self, 2 * old["n"] + 1)
 
     def retire_documents(self, source: str, keys: Iterable[str]) -> int:
@@ -526,7 +523,7 @@ class Store:
     def record_sweep(self, report: Mapping[str, Any]) -> None:
         """Keep a sweep's counts; the last KEPT_SWEEPS are kept."""
         with self.transaction():
-            self._run("INSERT INTO sweeps VALUES (?, ?)", now(), _json(report))
+            self._run("INSERT INTO sweeps VALUES (?, ?)", now(), text_of_json(report))
             self._run("DELETE FROM sweeps WHERE rowid <= (SELECT max(rowid) FROM sweeps) - ?", KEPT_SWEEPS)
 
     def last_sweep(self) -> dict[str, Any] | None:
@@ -545,33 +542,8 @@ class Store:
             raise RetriableError(in_file(self.path, "", problem, "run it again"))
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
-
-
-def _columns(session: Session) -> dict[str, Any]:
-    """The columns that a session's own content fills."""
-    return {
-        "id": session.id,
-        "parent": session.parent,
-        "source": session.source,
-        "role": session.role,
-        "rig": session.rig,
-        "name": session.name,
-        "client_version": session.client_version,
-        "models": _json(session.models),
-        "tuned": int(any(m.startswith(TUNED) for m in session.models)),
-        "started": utc(session.started),
-        "ended": utc(session.ended),
-        "turns": len(session.turns),
-        "decisions": decisions_of(session.turns),
-        "counts": _json(session.counts),
-        "body": pack(session),
-    }
-
-
-def _same(row: sqlite3.Row, session: Session, source_hash: str, policy: str, outcome: str) -> bool:
-    identity = (session.role, session.rig, session.name)
+def _same(row: sqlite3.Row, session: SessionRow, source_hash: str, policy: str, outcome: str) -> bool:
+    identity = tuple(session.columns[name] for name in ("role", "rig", "name"))
     return (
         row["source_hash"] == source_hash
         and row["policy"] == policy

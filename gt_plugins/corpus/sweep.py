@@ -415,7 +415,7 @@ class _Sweep:
         self.taken_bytes = 0
         for item, status in added:
             self.counted[status] += 1
-            self.notes.update(item.session.counts)
+            self.notes.update(item.row.counts)
             self.redactions.update(item.redactions if status != "unchanged" else {})
 
     def _mark_later(self, key: str, seen: Seen) -> None:
@@ -438,8 +438,8 @@ class _Sweep:
         return self.belonging.judge(head.session_id, head.cwd or hint.cwd, hint)
 
     def _add(self, item: Ready, key: str) -> str:
-        added = self.store.add_session(
-            item.session,
+        added = self.store.add_row(
+            item.row,
             policy=self.scrubber.policy.version,
             consent=self.consent,
             source_hash=item.source_hash,

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from ...rendering.conversation import Conversation, Message, from_session
 from ...roles.profile import Profile
 from ...sim.suite_text import decision_question
-from ..store import StoredSession, utc
+from ...town.times import utc
+from ..store import StoredSession
 from .example import CHAT, DECISION, Example, Origin
 from .ids import Ids
 from .outcomes import Outcomes
