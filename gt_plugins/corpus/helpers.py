@@ -25,7 +25,7 @@ from .scrub.engine import Scrubber
 from .scrub.layers import Policy
 
 MOST = 4
-_AHEAD = 2
+_AHEAD = 6
 _METHOD = "fork" if sys.platform == "linux" else "spawn"
 """A forked helper has the compiled rules and all imports already; a new one needs half a second for them. It
 uses nothing else of what it was born with, least of all the store."""
