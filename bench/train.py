@@ -130,14 +130,6 @@ def step_tokens(options: argparse.Namespace) -> int:
     return 1 if options.dataset else int(options.length * options.rows)
 
 
-def labels_of(row: Row) -> list[int]:
-    """What is to be learnt at each token, -100 for nothing."""
-    labels = [-100] * len(row.ids)
-    for start, end in row.spans:
-        labels[start:end] = row.ids[start:end]
-    return labels
-
-
 def make_model(options: argparse.Namespace, device: str) -> Any:
     """The base, the same for each trainer."""
     import torch
@@ -247,12 +239,15 @@ def trl(options: argparse.Namespace, rows: list[Row], device: str) -> Measured:
     from trl import SFTConfig, SFTTrainer
 
     from gt_plugins.training.adapter import add_adapter
-    from gt_plugins.training.loader import plan_batches
+    from gt_plugins.training.loader import collate, plan_batches
     from gt_plugins.training.recipe import Recipe
 
     steps = plan_batches(rows, step_tokens(options), 1.0, 7)
     ordered = [rows[i] for step in steps for i in step.rows]
-    data = Dataset.from_list([{"input_ids": list(r.ids), "labels": labels_of(r)} for r in ordered])
+    whole = (collate([row], 0) for row in ordered)
+    data = Dataset.from_list(
+        [{"input_ids": ids[0].tolist(), "labels": labels[0].tolist()} for ids, labels, _ in whole]
+    )
     clock = Clock()
 
     class Ends(TrainerCallback):

@@ -25,7 +25,7 @@ class SessionRow:
     @property
     def session(self) -> Session:
         """The session itself, unpacked."""
-        return Session.from_json(unpack(self.columns["body"]))
+        return session_of(self.columns["body"])
 
     def changed(self, **fields: Any) -> SessionRow:
         """The row of the session with other fields."""
@@ -52,6 +52,11 @@ def row_of(session: Session) -> SessionRow:
         "body": pack(session),
     }
     return SessionRow(columns, session.counts, tuple(session.beads))
+
+
+def session_of(body: bytes) -> Session:
+    """The session of a row's packed body."""
+    return Session.from_json(unpack(body))
 
 
 def decisions_of(turns: Iterable[Turn]) -> int:

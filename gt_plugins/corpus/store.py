@@ -23,8 +23,8 @@ from ..town.root import Town
 from ..transcripts.model import Session
 from . import fulltext
 from .database import explained, open_database, transaction
-from .packing import pack_text, text_of_json, unpack, unpack_text
-from .session_row import SessionRow, row_of
+from .packing import pack_text, text_of_json, unpack_text
+from .session_row import SessionRow, row_of, session_of
 from .sources import Document
 from .text import document_text, session_text
 
@@ -176,7 +176,7 @@ class Store:
             if row is not None and row["identity_rank"] > identity_rank:
                 identity_rank = row["identity_rank"]
                 session = session.changed(role=row["role"], rig=row["rig"], name=row["name"])
-            if row is not None and not session.beads and (beads := _session(row).beads):
+            if row is not None and not session.beads and (beads := session_of(row["body"]).beads):
                 session = session.changed(beads=beads)
             if row is not None and _same(row, session, source_hash, policy, outcome):
                 if row["owner"] != file:
@@ -251,7 +251,7 @@ class Store:
         if row is None:
             return None
         return StoredSession(
-            session=_session(row),
+            session=session_of(row["body"]),
             policy=row["policy"],
             consent=row["consent"],
             outcome=row["label"] or row["outcome"] or "unknown",
@@ -518,7 +518,7 @@ class Store:
         row, odd = divmod(number, 2)
         table = "documents" if odd else "sessions"
         stored = self._rows(f"SELECT * FROM {table} WHERE n = ?", row)[0]
-        return document_text(_document(stored)) if odd else session_text(_session(stored))
+        return document_text(_document(stored)) if odd else session_text(session_of(stored["body"]))
 
     def record_sweep(self, report: Mapping[str, Any]) -> None:
         """Keep a sweep's counts; the last KEPT_SWEEPS are kept."""
@@ -550,10 +550,6 @@ def _same(row: sqlite3.Row, session: SessionRow, source_hash: str, policy: str, 
         and (row["role"], row["rig"], row["name"]) == identity
         and (not outcome or row["outcome"] == outcome)
     )
-
-
-def _session(row: sqlite3.Row) -> Session:
-    return Session.from_json(unpack(row["body"]))
 
 
 def _document(row: sqlite3.Row) -> Document:

@@ -117,9 +117,9 @@ def _rows(lengths: Sequence[int], *tensors: Tensor) -> Iterator[list[Tensor]]:
         begin += length
 
 
-def _masks(span: Span) -> Iterator[tuple[bool, Tensor | None]]:
-    """For each row whether its kernel is the causal one, and the mask if it is not."""
-    return ((not span.masks, m) for m in span.masks or (None,) * len(span.lengths))
+def _masks(span: Span) -> tuple[Tensor | None, ...]:
+    """Each row's mask; None where its kernel is to be the causal one."""
+    return span.masks or (None,) * len(span.lengths)
 
 
 def _spread(x: Tensor, heads: int) -> Tensor:
@@ -141,8 +141,8 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Attended:
     asking = _rows(span.asking, q, out)
     seen = _rows(span.lengths, _spread(k, heads), _spread(v, heads))
     normalizers = []
-    for (one_q, one_out), (one_k, one_v), (causal, mask) in zip(asking, seen, _masks(span), strict=True):
-        made, normalizer = kernel(one_q, one_k, one_v, 0.0, causal, attn_mask=mask)
+    for (one_q, one_out), (one_k, one_v), mask in zip(asking, seen, _masks(span), strict=True):
+        made, normalizer = kernel(one_q, one_k, one_v, 0.0, mask is None, attn_mask=mask)
         one_out.copy_(made)
         normalizers.append(normalizer)
     return Attended(out, tuple(normalizers))
@@ -159,11 +159,9 @@ def _cpu_backward(
     dq, dk, dv = torch.empty_like(q), torch.empty_like(wide_k), torch.empty_like(wide_v)
     asking = _rows(span.asking, dout, q, kept.out, dq)
     seen = _rows(span.lengths, wide_k, wide_v, dk, dv)
-    for ours, theirs, normalizer, (causal, mask) in zip(
-        asking, seen, kept.normalizers, _masks(span), strict=True
-    ):
+    for ours, theirs, normalizer, mask in zip(asking, seen, kept.normalizers, _masks(span), strict=True):
         given = (ours[0], ours[1], theirs[0], theirs[1], ours[2], normalizer)
-        made = kernel(*given, 0.0, causal, attn_mask=mask)
+        made = kernel(*given, 0.0, mask is None, attn_mask=mask)
         for place, gradient in zip((ours[3], *theirs[2:]), made, strict=True):
             place.copy_(gradient)
     return dq, _gather(dk, k.shape[1]), _gather(dv, k.shape[1])
