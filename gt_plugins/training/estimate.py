@@ -162,7 +162,7 @@ def memory_parts(
     tokens = max(math.ceil(recipe.batch_tokens / recipe.accumulation), longest)
     most_logits = tokens * min(1.0, supervised) * net.vocabulary
     if by_engine(net, recipe, device):
-        activations = _engine_bytes(net, recipe, wide, tokens)
+        activations = _engine_bytes(net, recipe, wide, tokens, gpu)
         logits = min(most_logits * wide, LOGITS) * (1 if gpu else 3)
         if recipe.quantize == "nf4":
             dense += 2 * net.ffn * net.width * wide  # the room in which one product's weights are made whole
@@ -188,15 +188,15 @@ def by_engine(net: Network, recipe: Recipe, device: str) -> bool:
     return net.family in FAMILIES and not plain and precise and device.startswith(("cuda", "cpu"))
 
 
-def _engine_bytes(net: Network, recipe: Recipe, wide: int, tokens: int) -> float:
+def _engine_bytes(net: Network, recipe: Recipe, wide: int, tokens: int, gpu: bool) -> float:
     """Bytes at the highest moment of the engine's backward: what all layers keep (``engine.layer.Kept``), and
-    what one layer works with."""
+    what one layer works with. A GPU has three layers' inputs with checkpointing, the others are on a shelf."""
     q, kv = net.heads * net.head_dim, net.kv_heads * net.head_dim
     turned, stream = q + 2 * kv, net.width
     if recipe.grad_checkpointing:
-        kept = stream + q
+        kept = q if gpu else stream + q
         stretch = min(1.0, 2 * STRETCH / tokens)
-        works = 3 * turned + 4 * stream + stretch * (3 * net.ffn + 2 * stream)
+        works = 3 * turned + (7 if gpu else 4) * stream + stretch * (3 * net.ffn + 2 * stream)
     else:
         kept = 2 * stream + turned + q + 2 * net.ffn
         works = net.ffn + 6 * stream

@@ -35,7 +35,7 @@ PRESETS = {
         Preset("0.5b", 0.5, _BIG, 14, 14),
         Preset("1.5b", 1.5, replace(_BIG, accumulation=2), 17, 15),
         Preset("3b", 3.0, replace(_BIG, accumulation=4), 18, 14),
-        Preset("7b", 7.0, replace(_BIG, accumulation=4, grad_checkpointing=True, rate=1e-4), 21, 11),
+        Preset("7b", 7.0, replace(_BIG, accumulation=4, grad_checkpointing=True, rate=1e-4), 20, 10),
     )
 }
 

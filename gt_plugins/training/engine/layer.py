@@ -5,7 +5,7 @@
 Kept for the backward: x, the q,k,v product, the attention's output, the stream after it, and the gate,up
 product. Norms, turned heads and SwiGLU are made again: they cost little beside the products and would take
 more memory than all that is kept. With checkpointing only x and the attention's output are kept, and the
-products are made again, but for ``down``, whose output nothing needs.
+products are made again, but for ``down``, whose output nothing needs; on a GPU x waits on a ``Shelf``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from .projection import Projection
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
+
+    from .shelf import Shelf
 
 
 STRETCH = 4096
@@ -64,13 +66,14 @@ class Layer:
 class Stage:
     """What all layers of one forward share. ``chosen``: the tokens that the last layer goes on with after
     its attention, since nobody looks at the others' output; None for all. Where the span says so they alone
-    ask in its attention."""
+    ask in its attention. ``shelf``: where the layers' inputs wait, if not where they are."""
 
     span: Span
     cos: Tensor
     sin: Tensor
     checkpointing: bool
     chosen: Tensor | None = None
+    shelf: Shelf | None = None
 
     @property
     def few_ask(self) -> bool:
@@ -84,9 +87,8 @@ class Stage:
 
 @dataclass
 class Kept:
-    """What a backward needs; the parts that are None are made again from ``x`` and ``attended``."""
+    """What a backward needs beside x; the parts that are None are made again from it and ``attended``."""
 
-    x: Tensor
     attended: Attended
     qkv: Tensor | None
     middle: Tensor | None
@@ -103,14 +105,14 @@ def forward(layer: Layer, x: Tensor, stage: Stage) -> tuple[Tensor, Kept]:
     middle, normed, inner_o = _middle(layer, x, attended, stage)
     if not stage.checkpointing:
         out, gate_up, inner_down = _mlp(layer, middle, normed)
-        return out, Kept(x, attended, qkv, middle, gate_up, inner_o, inner_down)
+        return out, Kept(attended, qkv, middle, gate_up, inner_o, inner_down)
     import torch
 
     out, inner = torch.empty_like(middle), []
     for part in _parts(layer, middle):
         out[part], _, inner_down = _mlp(layer, middle[part], normed[part])
         inner.append(inner_down)
-    return out, Kept(x, attended, None, None, None, inner_o, torch.cat(inner))
+    return out, Kept(attended, None, None, None, inner_o, torch.cat(inner))
 
 
 def _mlp(layer: Layer, middle: Tensor, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +132,7 @@ def _parts(layer: Layer, x: Tensor) -> list[slice]:
 
 
 def backward(
-    layer: Layer, kept: Kept, dout: Tensor, stage: Stage, need_dx: bool
+    layer: Layer, x: Tensor, kept: Kept, dout: Tensor, stage: Stage, need_dx: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """(gradient of x, gradients of ``layer.parameters()``); consumes what was kept."""
     if kept.middle is not None and kept.gate_up is not None:
@@ -138,16 +140,18 @@ def backward(
         gate_up, kept.gate_up = kept.gate_up, None
         dmiddle, of_mlp = _mlp_backward(layer, gate_up, kept.inner_down, dout, kept.middle, normed)
     else:
-        dmiddle, of_mlp = _mlp_again(layer, kept, dout, stage)
-    dx, of_attention = _attention_backward(layer, kept, dmiddle, stage, need_dx)
+        dmiddle, of_mlp = _mlp_again(layer, x, kept, dout, stage)
+    dx, of_attention = _attention_backward(layer, x, kept, dmiddle, stage, need_dx)
     return dx, [*of_attention, *of_mlp]
 
 
-def _mlp_again(layer: Layer, kept: Kept, dout: Tensor, stage: Stage) -> tuple[Tensor, list[Tensor]]:
+def _mlp_again(
+    layer: Layer, x: Tensor, kept: Kept, dout: Tensor, stage: Stage
+) -> tuple[Tensor, list[Tensor]]:
     """The MLP's backward where nothing of it was kept, stretch by stretch."""
     import torch
 
-    middle, normed, _ = _middle(layer, kept.x, kept.attended, stage)
+    middle, normed, _ = _middle(layer, x, kept.attended, stage)
     dmiddle = torch.empty_like(middle)
     total: list[Tensor] = []
     for part in _parts(layer, middle):
@@ -197,9 +201,9 @@ def _mlp_backward(
 
 
 def _attention_backward(
-    layer: Layer, kept: Kept, dmiddle: Tensor, stage: Stage, need_dx: bool
+    layer: Layer, x: Tensor, kept: Kept, dmiddle: Tensor, stage: Stage, need_dx: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    tokens, chosen = kept.x.shape[0], stage.chosen
+    tokens, chosen = x.shape[0], stage.chosen
     dy = _joined(dmiddle, kept.inner_o)
     dflat, of_b = layer.o.backward(dy)
     assert dflat is not None
@@ -208,7 +212,7 @@ def _attention_backward(
     if chosen is not None:
         dmiddle = _placed(dmiddle, chosen, tokens)
         dflat = dflat if stage.few_ask else _placed(dflat, chosen, tokens)
-    normed = rms_norm(kept.x, layer.norm, layer.eps)
+    normed = rms_norm(x, layer.norm, layer.eps)
     qkv = layer.qkv.forward(normed) if kept.qkv is None else kept.qkv
     kept.qkv = None
     q, k, v = _heads(layer, qkv, stage)
@@ -223,7 +227,7 @@ def _attention_backward(
     of_qkv = layer.qkv.gradients(dqkv, normed, of_b)
     if dnormed is None:
         return None, [*of_qkv, *of_o]
-    return rms_norm_backward(dnormed, kept.x, layer.norm, layer.eps, dmiddle), [*of_qkv, *of_o]
+    return rms_norm_backward(dnormed, x, layer.norm, layer.eps, dmiddle), [*of_qkv, *of_o]
 
 
 def _placed(part: Tensor, chosen: Tensor, tokens: int) -> Tensor:
@@ -252,14 +256,16 @@ def _function() -> Any:
         @staticmethod
         def forward(ctx: Any, x: Tensor, layer: Layer, stage: Stage, *_parameters: Tensor) -> Tensor:
             out, ctx.kept = forward(layer, x, stage)
+            ctx.x = x if stage.shelf is None else stage.shelf.put(x)
             ctx.layer, ctx.stage = layer, stage
             return out
 
         @staticmethod
         def backward(ctx: Any, dout: Tensor) -> Any:  # type: ignore[override]
-            kept, ctx.kept = ctx.kept, None
+            (x, kept), ctx.x, ctx.kept = (ctx.x, ctx.kept), None, None
+            x = x if ctx.stage.shelf is None else ctx.stage.shelf.take(x)
             need_dx = ctx.needs_input_grad[0]
-            dx, grads = backward(ctx.layer, kept, dout.contiguous(), ctx.stage, need_dx)
+            dx, grads = backward(ctx.layer, x, kept, dout.contiguous(), ctx.stage, need_dx)
             return (dx, None, None, *grads)
 
     _FUNCTION.append(DecoderLayer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from .layer import Layer, Stage, apply
 from .packing import Packed, pack
 from .pointwise import Heads, rms_norm
 from .projection import Projection, Workspace, refresh
+from .shelf import Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +70,7 @@ class Network:
             _give_back(self._head)
         self._trained = [p for layer in self.layers for p in layer.parameters()]
         self._seen = -1
+        self._copying = self._stream() if checkpointing and self._head.is_cuda else None
 
     def refresh(self) -> None:
         """Take over the LoRA parameters at the next loss: they were changed through a vector of them all.
@@ -83,14 +86,22 @@ class Network:
         hidden = self._hidden(packed)
         return loss_of(hidden, self._head, packed.wanted)
 
+    def _stream(self) -> Any:
+        """A stream of the GPU's own for copies."""
+        import torch
+
+        return torch.cuda.Stream(self._head.device)
+
     def _hidden(self, packed: Packed) -> Tensor:
         """Normed states at the supervised positions, [supervised, width]."""
+        import torch
+
         x = self._body.embed_tokens(packed.ids).detach()
         cos, sin = self._body.rotary_emb(x[None], packed.positions[None])
         span = span_of(packed.bounds, packed.lengths)
-        stage = Stage(span, cos[0].contiguous(), sin[0].contiguous(), self.checkpointing)
-        asking = asked_by(span, packed.at)
-        last = Stage(asking, stage.cos, stage.sin, self.checkpointing, packed.at)
+        shelf = Shelf(self._copying) if self._copying and torch.is_grad_enabled() else None
+        stage = Stage(span, cos[0].contiguous(), sin[0].contiguous(), self.checkpointing, shelf=shelf)
+        last = replace(stage, span=asked_by(span, packed.at), chosen=packed.at)
         for layer in self.layers[:-1]:
             x = apply(layer, x, stage)
         x = apply(self.layers[-1], x, last)
