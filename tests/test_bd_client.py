@@ -245,6 +245,15 @@ def test_a_grandchild_in_a_session_of_its_own_cannot_hold_us(fake, tmp_path: Pat
     os.kill(int((tmp_path / "away").read_text()), 9)
 
 
+def test_a_bd_that_steps_back_runs_when_nobody_else_does_and_on_one_processor(fake) -> None:
+    if not hasattr(os, "SCHED_IDLE") or shutil.which("chrt") is None:
+        pytest.skip("no scheduling class for what is idle here")
+    bd = fake("""echo '[{"id":"'$(chrt -p $$ | grep -c IDLE)-$GOMAXPROCS-$GOGC'"}]'""")
+    assert bd.show("ft-1")["id"] == "0--off"
+    bd.behind = True
+    assert bd.show("ft-1")["id"] == "1-1-off"
+
+
 LOCKED = """echo '{"error":"failed to open: another process holds the exclusive lock on x"}' >&2; exit 1"""
 
 

@@ -228,7 +228,6 @@ def test_passing_states_cost_bd_little_and_the_first_of_each_is_told(town: Town)
 
         def update_status(self, *_args: Any) -> None:
             self.calls += 1
-            now[0] += 0.4
 
         def __getattr__(self, _name: str) -> Callable[..., Any]:
             return lambda *_a, **_k: "ft-1"
@@ -236,7 +235,8 @@ def test_passing_states_cost_bd_little_and_the_first_of_each_is_told(town: Town)
     now = [0.0]
     bd: Any = Slow()
     job = new_job(town, "deacon", "tiny", "d")
-    with JobLifecycle(town, job, bd, say=lambda _: None, clock=lambda: now[0]) as life:
+    clocks: dict[str, Any] = {"clock": lambda: now[0], "meter": lambda: 0.4 * bd.calls}
+    with JobLifecycle(town, job, bd, say=lambda _: None, **clocks) as life:
         teller = StateTeller(life)
         life.transition("training")
         for _ in range(300):

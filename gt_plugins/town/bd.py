@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ _KEPT = (
     "BEADS_DOLT_PASSWORD",
 )
 _DROPPED = ("BEADS_", "BD_", "CLAUDE")
+_SHORT_LIVED = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
+"""A call is over before Go's collector is worth its work, a third of the processor's time; it begins where a
+call grows large after all."""
 _GONE = ("no issue found", "no issues found", "issue not found")
 _LOCKED = ("exclusive lock", "locked by another")
 """What an embedded bd says when another process has its database. Nothing has begun: to ask again is safe."""
@@ -60,13 +64,14 @@ class BdMissing(NonRetriableError):
 class Bd:
     """The bd of one beads database: ``folder/.beads``, followed through gt's redirect file by bd itself.
 
-    ``niceness`` lets bd step back behind the process that it reports on (a bd call is 0.2 s of CPU).
+    ``behind`` lets bd have what the process that it reports on leaves of the processors: a call is up to half
+    a second of one, and may then take many.
     """
 
-    def __init__(self, folder: Path, timeout: float = 20.0, binary: str = "bd", niceness: int = 0) -> None:
+    def __init__(self, folder: Path, timeout: float = 20.0, binary: str = "bd", behind: bool = False) -> None:
         self.folder = folder
         self.timeout = timeout
-        self.niceness = niceness
+        self.behind = behind
         self._binary = binary
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
@@ -266,11 +271,12 @@ class Bd:
             pause = min(2 * pause, MOST_LOCK_PAUSE)
 
     def _process(self, argv: list[str]) -> tuple[int, str, str]:
+        env = clean_environment(self.folder, os.environ)
         try:
             process = subprocess.Popen(
-                argv,
+                [*stepping_back(), *argv] if self.behind else argv,
                 cwd=self.folder,
-                env=clean_environment(self.folder, os.environ),
+                env=env | {"GOMAXPROCS": "1"} if self.behind else env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -280,9 +286,6 @@ class Bd:
             raise BdMissing(f"bd cannot be started: {error.strerror or error}") from None
         with self._lock:
             self._running.add(process)
-        if self.niceness:
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PGRP, process.pid, self.niceness)
         try:
             out, err = process.communicate(timeout=self.timeout)
         except subprocess.TimeoutExpired:
@@ -303,6 +306,15 @@ class Bd:
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
+@cache
+def stepping_back() -> tuple[str, ...]:
+    """The words before a command that let it run when nobody else wants the processor.
+
+    A process that is told so after it began would keep the threads it has as they are."""
+    idle = (("chrt", "--idle", "0"), ("nice", "-n", "19"))
+    return next((words for words in idle if shutil.which(words[0])), ())
+
+
 def clean_environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` for a bd that works on ``folder``: no other database, no prompts, no telemetry, plain text.
 
@@ -316,18 +328,22 @@ def clean_environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str
         env["BEADS_DOLT_PORT"] = port
     if host:
         env["BEADS_DOLT_SERVER_HOST"] = host
-    return env | {
-        "BEADS_DIR": str(beads),
-        "BEADS_ACTOR": ACTOR,
-        "BD_ACTOR": ACTOR,
-        "BD_NON_INTERACTIVE": "1",
-        "BEADS_DOLT_AUTO_START": "0",
-        "BD_DISABLE_METRICS": "1",
-        "DOLT_METRICS_DISABLED": "1",
-        "DO_NOT_TRACK": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "NO_COLOR": "1",
-    }
+    return (
+        _SHORT_LIVED
+        | env
+        | {
+            "BEADS_DIR": str(beads),
+            "BEADS_ACTOR": ACTOR,
+            "BD_ACTOR": ACTOR,
+            "BD_NON_INTERACTIVE": "1",
+            "BEADS_DOLT_AUTO_START": "0",
+            "BD_DISABLE_METRICS": "1",
+            "DOLT_METRICS_DISABLED": "1",
+            "DO_NOT_TRACK": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "NO_COLOR": "1",
+        }
+    )
 
 
 def _server(beads: Path) -> tuple[str, str]:

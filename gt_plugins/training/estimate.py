@@ -190,7 +190,7 @@ def by_engine(net: Network, recipe: Recipe, device: str) -> bool:
 
 def _engine_bytes(net: Network, recipe: Recipe, wide: int, tokens: int, gpu: bool) -> float:
     """Bytes at the highest moment of the engine's backward: what all layers keep (``engine.layer.Kept``), and
-    what one layer works with. A GPU has three layers' inputs with checkpointing, the others are on a shelf."""
+    what one layer works with. With checkpointing a GPU has three layers' inputs, the shelf the others."""
     q, kv = net.heads * net.head_dim, net.kv_heads * net.head_dim
     turned, stream = q + 2 * kv, net.width
     if recipe.grad_checkpointing:

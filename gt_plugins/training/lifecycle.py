@@ -46,8 +46,8 @@ def _on_stderr(line: str) -> None:
 
 
 def bd_for(town: Town) -> Bd | None:
-    """The town's bd for a trainer (it steps back behind the training), or None where there is none."""
-    bd = Bd(town.root, niceness=10)
+    """The town's bd for a trainer, or None where there is none; a call that steps back has time."""
+    bd = Bd(town.root, timeout=60.0)
     return bd if bd.available() else None
 
 
@@ -71,6 +71,7 @@ class JobLifecycle:
         close_timeout: float = 10.0,
         share: float = 0.005,
         clock: Callable[[], float] = time.monotonic,
+        meter: Callable[[], float] = children_seconds,
     ) -> None:
         self.town = town
         self._job = job
@@ -78,7 +79,8 @@ class JobLifecycle:
         self._say = say
         self._retries, self._retry_delay, self._outage_pause = retries, retry_delay, outage_pause
         self._close_timeout = close_timeout
-        self._share, self._clock, self._opened, self._spent = share, clock, clock(), 0.0
+        self._share, self._clock, self._opened = share, clock, clock()
+        self._meter, self._spent = meter, 0.0
         self._passed: set[str] = set()
         self._state, self._before, self._seq = "new", "new", 0
         self._bead = job.bead
@@ -158,6 +160,8 @@ class JobLifecycle:
             self._seq += 1
             if state != self._state:
                 self._before, self._state = self._state, state
+            if self._bd is not None and state == "training":
+                self._bd.behind = True
             if self._bd is not None and tell:
                 self._queue.append(record)
                 self._changed.notify_all()
@@ -165,9 +169,9 @@ class JobLifecycle:
     def passing(self, state: str, **metadata: Any) -> bool:
         """A state that comes and goes (a checkpoint, a look at the held-out rows); True if bd is told.
 
-        The journal has every one. bd is told of the first of each kind, and of later ones while its calls
-        have taken less than ``share`` of the job's time and none waits: a call costs 0.2 s of a processor,
-        and a tiny model writes a checkpoint every few seconds."""
+        The journal has every one. bd is told of the first of each kind, and of later ones while its calls'
+        processor time is less than ``share`` of the job's time and none waits: a call costs a third of a
+        second, and a tiny model writes a checkpoint every few seconds."""
         with self._changed:
             spent, waiting = self._spent, len(self._queue)
         cheap = not waiting and spent <= self._share * (self._clock() - self._opened)
@@ -228,6 +232,8 @@ class JobLifecycle:
         """Give bd a bounded time for what is queued, let the role go; returns how many bd did not get."""
         timeout = self._close_timeout if timeout is None else timeout
         self._closing.set()
+        if self._bd is not None:
+            self._bd.behind = False  # nothing is left to step back behind, and somebody waits
         with self._changed:
             self._changed.notify_all()
         if self._thread is not None and self._bd is not None:
@@ -310,16 +316,16 @@ class JobLifecycle:
 
     def _deliver(self, record: dict[str, Any]) -> None:
         """One transition to bd with retries; it leaves the queue when the journal says that bd has it."""
-        began, used = self._clock(), children_seconds()
+        began, before = self._clock(), self._meter()
         try:
             call_with_retries(
                 lambda: self._send(record), self._retries, self._retry_delay, sleep=self._pause_unless_closing
             )
         finally:
-            took = self._clock() - began
+            used = self._meter() - before
             with self._changed:
-                self._spent += took
-        used = children_seconds() - used
+                self._spent += used
+        took = self._clock() - began
         self._note({"sent": record["seq"], "took": round(took, 3), "processor": round(used, 3)})
         self._said.discard("outage")
         with self._changed:
