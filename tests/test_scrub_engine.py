@@ -156,6 +156,28 @@ def test_any_text_at_all(text: str) -> None:
     SHARED.value({text: text, "password": text})
 
 
+@given(st.lists(mixtures().map(lambda text: text.replace("\x00", " ")), min_size=2, max_size=6))
+@RELAXED
+def test_a_text_becomes_the_same_alone_and_among_others(texts: list[str]) -> None:
+    together = scrubber()._many(dict.fromkeys(texts))
+    for text in texts:
+        alone = scrubber()._many([text])
+        assert together.get(text, (text,))[0] == alone.get(text, (text,))[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "const refreshToken = 'FDHNaMtOExmmFKH3WBtNjhgH0TXBoQ_O\\ncyGjAdF",
+        'REFRESH_TOKEN="ta7Xqm2Pz8DpbuQUdGuYkTgRG8kQkndsNW6hIRwpQcs6',
+        "\x1b[32mann.petrov@corp-mail.org wrote",
+    ],
+)
+def test_what_a_text_is_cut_off_in_or_begins_with_hides_nothing(text: str) -> None:
+    (first, second), counts = scrubber().value([text, "the next one: \"quoted\" and 'quoted'"])
+    assert first != text and second.startswith("the next") and sum(counts.values()) == 1
+
+
 def test_lone_surrogates_and_nul_are_fine() -> None:
     text = "\ud800 token=Ab12Cd34Ef56Gh78 \udfff \x00 password: hunter2! \x00"
     out, counts = SHARED.text(text)

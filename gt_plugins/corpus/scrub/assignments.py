@@ -56,7 +56,7 @@ VENDORS: tuple[str, ...] = tuple(
     ).split()
 )
 
-_KEY_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_KEY_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _REST = regex(r"[A-Za-z0-9_-]{0,24}")
 _ASSIGN = regex(
     r"(?:\\{0,8}[\"'`]|%2[27])?\*{0,2}\s{0,6}\]?\s{0,6}"
@@ -346,16 +346,15 @@ def _quoted(text: str, opening: re.Match[str]) -> _Value | None:
     if opening[2] == '"""':
         return None
     limit = min(len(text), start + 4100)
+    other = text.find("\0", start, limit)
+    limit = other if other >= 0 else limit  # what follows is another text
     close = text.find(delimiter, start, limit)
     while close > start and not opening[1] and text[close - 1] == "\\":
         close = text.find(delimiter, close + 1, limit)
     if close < 0:
         close = _BARE.match(text, start).end() if _BARE.match(text, start) else start  # type: ignore[union-attr]
     body = text[start:close]
-    line = re.search(r"[\n\x00]", body)
-    if line is not None:
-        return None
-    return _Value(start, close, body, True) if body else None
+    return _Value(start, close, body, True) if body and "\n" not in body else None
 
 
 def find_declared(text: str, start: int, end: int, out: list[Hit]) -> int:

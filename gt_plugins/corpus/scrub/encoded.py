@@ -21,8 +21,8 @@ from .scan import Automaton, Haystack, word_left
 CANDIDATE = "a" * 12
 """In the class form of a text: the literal that a run is found by."""
 _RUN = regex(r"[A-Za-z0-9+/_-]+={0,2}")
-_ALNUM = frozenset(string.ascii_letters + string.digits)
-_BASE64 = _ALNUM | frozenset("+/_-")
+_ALNUM = string.ascii_letters + string.digits
+_BASE64 = _ALNUM + "+/_-"
 _LIMIT = 1 << 20
 _USER_PASSWORD = regex(r"[A-Za-z0-9._@+-]{2,64}:(\S{4,128})")
 _BARE_RULES = regex(
@@ -34,7 +34,7 @@ _BARE_STARTS = frozenset("pMNOs")
 _HEX_TEXT = regex(r"(?:[2-7][0-9a-f]|0[9ad]){12,}(?![0-9a-z])", re.IGNORECASE)
 """Digits of nothing but printable ASCII: no hash is so."""
 _HEX_STARTS = "0234567"
-_JOINS = _ALNUM | frozenset("\\%[;")
+_JOINS = frozenset(_ALNUM + "\\%[;")
 """Before a run: more of it, or what may be the beginning of an escape whose tail looks like a part of it."""
 
 

@@ -10,9 +10,9 @@ import re
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...town.root import Town
 from ...transcripts.model import Session
@@ -59,13 +59,21 @@ _Change = tuple[str, _Counts]
 """What a text becomes, and by what."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     start: int
     end: int
     kind: str
     layer: str
     rank: int
+
+
+@dataclass(slots=True)
+class _Work:
+    """A text on its way to one in which nothing is left to find."""
+
+    text: str
+    found: list[_Found]
+    counts: _Counts = field(default_factory=Counter)
 
 
 def collect_layers(policy: Policy) -> list[Layer]:
@@ -170,11 +178,12 @@ class Scrubber:
         strings = Counter(leaves.met)
         del strings[_SPECIAL]
         keyed = {pair: hits for pair in strings if pair[0] and (hits := self._find_keyed(*pair))}
+        settled = dict(zip(keyed, self._settle([_Work(p[1], f) for p, f in keyed.items()]), strict=True))
         changed = self._many({text: None for _, text in strings})
         fresh: dict[tuple[str, str], str] = {}
         counts: _Counts = Counter()
         for pair, times in strings.items():
-            result = self._settle(pair[1], keyed[pair]) if pair in keyed else changed.get(pair[1])
+            result = settled.get(pair) if pair in keyed else changed.get(pair[1])
             if result is not None:
                 fresh[pair] = result[0]
                 for what, number in result[1].items():
@@ -232,8 +241,10 @@ class Scrubber:
         return changed
 
     def _batch(self, texts: list[str], changed: dict[str, _Change]) -> None:
-        for text, found in zip(texts, self._find_all(texts), strict=True):
-            result = self._settle(text, found) if found else None
+        work = {t: _Work(t, found) for t, found in zip(texts, self._find_all(texts), strict=True) if found}
+        settled = dict(zip(work, self._settle(list(work.values())), strict=True))
+        for text in texts:
+            result = settled.get(text)
             if result is not None:
                 changed[text] = result
             if len(text) <= _CACHED:
@@ -249,13 +260,16 @@ class Scrubber:
             at += len(text) + len(SEPARATOR)
         found: list[list[_Found]] = [[] for _ in texts]
         astray: set[int] = set()
-        for hit in self._find(SEPARATOR.join(texts)):
-            index = bisect_left(starts, hit.start + 1) - 1
-            base = starts[index]
-            if hit.end <= base + len(texts[index]):
-                found[index].append(_Found(hit.start - base, hit.end - base, hit.kind, hit.layer, hit.rank))
+        base = stop = index = 0
+        for start, end, kind, layer, rank in self._find(SEPARATOR.join(texts)):
+            if not base <= start < stop:  # hits of one text mostly follow each other
+                index = bisect_left(starts, start + 1) - 1
+                base = starts[index]
+                stop = base + len(texts[index])
+            if end <= stop:
+                found[index].append(_Found(start - base, end - base, kind, layer, rank))
             else:
-                astray.update(range(index, bisect_left(starts, hit.end)))
+                astray.update(range(index, bisect_left(starts, end)))
         for index in astray:
             found[index] = self._find(texts[index])
         return found
@@ -269,7 +283,7 @@ class Scrubber:
             for view in views(haystack(text)):
                 for hit in self._find(view.text, depth + 1):
                     start, end = view.span(hit.start, hit.end)
-                    found.append(replace(hit, start=start, end=end))
+                    found.append(_Found(start, end, *hit[2:]))
         return found
 
     def _find_encoded(self, text: str, depth: int) -> list[_Found]:
@@ -293,40 +307,54 @@ class Scrubber:
         self, layer: Layer, rank: int, size: int, find: Callable[..., list[Hit]], *given: str
     ) -> list[_Found]:
         try:
+            name = layer.name
             return [
-                _Found(h.start, h.end, h.kind, layer.name, rank)
-                for h in find(*given)
-                if 0 <= h.start < h.end <= size
+                _Found(start, end, kind, name, rank)
+                for start, end, kind in find(*given)
+                if 0 <= start < end <= size
             ]
         except Exception as error:
             raise ScrubError(f"scrub layer {layer.name} failed ({type(error).__name__})") from None
 
     # --- replacing
 
-    def _settle(self, text: str, found: list[_Found]) -> _Change | None:
-        """Replace until nothing more is found; None where all that was found may stay."""
-        counts: _Counts = Counter()
-        current = text
-        for _ in range(_ROUNDS):
-            chosen = self._resolve(current, found)
-            if not chosen:
-                break
-            current, places = self._replace(current, chosen, counts)
-            if self._is_settled(current, places):
-                break
-            found = self._find(current)
-        return (current, counts) if current != text else None
+    def _settle(self, works: list[_Work]) -> list[_Change | None]:
+        """Replace until nothing more is found; None for a text in which all that was found may stay.
 
-    def _is_settled(self, text: str, places: list[tuple[int, int]]) -> bool:
-        """Whether nothing new is found around the surrogates; where something is, the text is done again."""
+        Around the surrogates all texts are searched once more together; where something new is found, the
+        text is searched whole."""
+        before = [work.text for work in works]
+        open_ = works
+        for _ in range(_ROUNDS):
+            near: list[str] = []
+            owners: list[_Work] = []
+            for work in open_:
+                windows = self._replaced(work)
+                near += windows
+                owners += [work] * len(windows)
+            found = zip(owners, near, self._find_all(near) if near else (), strict=True)
+            again = {id(work): work for work, text, hits in found if hits and self._resolve(text, hits)}
+            open_ = list(again.values())
+            for work in open_:
+                work.found = self._find(work.text)
+        return [
+            (work.text, work.counts) if work.text != text else None
+            for work, text in zip(works, before, strict=True)
+        ]
+
+    def _replaced(self, work: _Work) -> list[str]:
+        """Put surrogates for what was found in a text; what stands around them now."""
+        chosen = self._resolve(work.text, work.found)
+        if not chosen:
+            return []
+        work.text, places = self._replace(work.text, chosen, work.counts)
         windows: list[list[int]] = []
         for start, end in places:
             if windows and start - _AROUND <= windows[-1][1]:
                 windows[-1][1] = end + _AROUND
             else:
                 windows.append([max(0, start - _AROUND), end + _AROUND])
-        near = [text[start:end] for start, end in windows]
-        return not any(self._resolve(t, f) for t, f in zip(near, self._find_all(near), strict=True) if f)
+        return [work.text[start:end] for start, end in windows]
 
     def _replace(self, text: str, chosen: list[_Found], counts: _Counts) -> tuple[str, list[tuple[int, int]]]:
         """The text with surrogates, and where they stand in it."""
@@ -347,16 +375,29 @@ class Scrubber:
     def _resolve(self, text: str, found: list[_Found]) -> list[_Found]:
         """Hits to replace, by position, without overlaps."""
         allowed = self._allow_spans(text)
-        claims: list[tuple[int, int]] = []
+        is_own = self._surrogates.is_own
+        own: list[_Found] = []
         wanted: list[_Found] = []
-        for hit in sorted(set(found), key=_precedence):
-            value = text[hit.start : hit.end]
-            if self._surrogates.is_own(hit.kind, value):
-                _claim(claims, hit.start, hit.end)
-            elif not self._is_allowed(hit, value, allowed):
+        for hit in set(found):
+            value = text[hit[0] : hit[1]]
+            if is_own(hit[2], value):
+                own.append(hit)
+            elif not (self._allowed and self._is_allowed(hit, value, allowed)):
                 wanted.append(hit)
+        if not wanted:
+            return []
+        ordered = sorted(own + wanted)
+        if all(one[1] <= other[0] for one, other in pairwise(ordered)):
+            return sorted(wanted)
+        return self._disentangled(text, own, wanted)
+
+    def _disentangled(self, text: str, own: list[_Found], wanted: list[_Found]) -> list[_Found]:
+        """``_resolve`` where hits overlap."""
+        claims: list[tuple[int, int]] = []
+        for hit in sorted(own, key=_precedence):
+            _claim(claims, hit.start, hit.end)
         chosen: list[_Found] = []
-        for hit in wanted:
+        for hit in sorted(wanted, key=_precedence):
             free = _free(claims, hit.start, hit.end)
             whole = free == [(hit.start, hit.end)]
             parts = [hit] if whole else self._pieces(text, hit, free)

@@ -82,12 +82,14 @@ def make_find(policy: Policy) -> Callable[[str], list[Hit]]:
     automaton = Automaton([*table, *_HOMES, "://", "@", "ip-"])
     known = [tuple(table[k]) for k in table]
 
+    values, homes = len(known), len(known) + len(_HOMES)
+
     def find(text: str) -> list[Hit]:
         out: list[Hit] = []
         for number, start, end in automaton.hits(haystack(text).folded):
-            if number < len(known):
+            if number < values:
                 _check_exact(text, start, end, known[number], out)
-            elif number < len(known) + len(_HOMES):
+            elif number < homes:
                 _home(text, start, end, out)
             else:
                 _host(text, start, end, out)
@@ -164,25 +166,29 @@ def _stands_alone(text: str, start: int, end: int, want: _Wanted) -> bool:
 
 
 def _home(text: str, start: int, end: int, out: list[Hit]) -> None:
-    if "users" in text[start:end] and text[start] != "\\":
-        return  # macOS writes Users; users is any folder
-    if text[start] == "~":
+    first = text[start]
+    if first == "~":
         tilde = _TILDE.match(text, end)
         if tilde is not None and tilde[1].lower() not in GENERIC_USERS and text[start - 1 : start] in _SPACES:
             out.append(Hit(tilde.start(1), tilde.end(1), "user"))
         return
-    slug = text[start] == "-"
+    if first != "\\" and "users" in text[start:end]:
+        return  # macOS writes Users; users is any folder
+    slug = first == "-"
     if slug and start > 0 and text[start - 1] not in "/\\\"'` \n":
         return
     at = end
-    while text[at : at + 1] == "\\" or (text[start] == "\\" and text[at : at + 1] == "/"):
+    while text.startswith("\\", at) or (first == "\\" and text.startswith("/", at)):
         at += 1
-    name = (_SLUG_USER if slug else _USER).match(text, at)
-    if name is None or name[0].lower() in GENERIC_USERS or (name[0].isupper() and "NAME" in name[0]):
+    match = (_SLUG_USER if slug else _USER).match(text, at)
+    if match is None:
         return
-    if name[0].startswith("_") and text[at - 1] == "_":
+    name = match[0]
+    if name.lower() in GENERIC_USERS or (name.isupper() and "NAME" in name):
         return
-    out.append(Hit(name.start(), name.end(), "user"))
+    if name[0] == "_" and text[at - 1] == "_":
+        return
+    out.append(Hit(at, match.end(), "user"))
 
 
 def _host(text: str, start: int, end: int, out: list[Hit]) -> None:

@@ -77,9 +77,10 @@ _SQUASHED += (
 _PASSWORD_ENDS = ("password", "passwd", "passphrase", "pgpass", "dbpass", "userpass", "rootpass")
 
 _TEMPLATE = regex(
-    r"\$\{|\$\(|\{\{|<%|%\(|^\$[A-Za-z_]|^\$\d|^\$$|^%[A-Za-z_]+%$|^<[^>]*>?$|^\{[^{}]*\}?$|^\[[^\]]*\]?$|^@\w+@$|"
-    r"^%[-+#0 ]?[a-zA-Z]$|^:[a-z_]+$|^#\{|^\(|^\.\.\.|^…"
+    r"\$(?:[A-Za-z_\d]|$)|%[A-Za-z_]+%$|<[^>]*>?$|\{[^{}]*\}?$|\[[^\]]*\]?$|@\w+@$|%[-+#0 ]?[a-zA-Z]$|"
+    r":[a-z_]+$|#\{|\(|\.\.\.|…"
 )
+_TEMPLATE_PARTS = ("${", "$(", "{{", "<%", "%(")
 _FILLER = regex(
     r"(?i)^(?:[x*._•#-]+|x{3,}.*|0+|1+|null|none|nil|true|false|undefined|empty|default|yes|no|na|tbd|"
     r"string|str|bool|boolean|int|integer|number|object|array|bytes|text|optional|required|hidden|masked|any|"
@@ -93,6 +94,11 @@ _FILLER_PART = regex(
     r"(?i)your[_-]|_your\b|<your|\byour|placeholder|redacted|change[_-]?me|replace[_-]?(?:me|with|this)|"
     r"example[_-]?(?:key|token|secret|password)|insert[_-]|x{6,}|\*{4,}|\.{4,}|…|[_-]here$|^here|not[_-]set"
 )
+_FILLER_WORDS: tuple[str, ...] = ("your", "placeholder", "redacted", "change", "replace", "example", "insert")
+_FILLER_WORDS += ("xxxxxx", "****", "....", "…", "here", "not")
+"""One of them stands wherever ``_FILLER_PART`` finds something."""
+_DIGITS = frozenset("0123456789")
+_SPACE = regex(r"\s")
 _CODE = regex(
     r"^(?:process\.env|os\.|env\.|self\.|this\.|config\.|settings\.|secrets\.|vars\.|request\.|req\.|args\.|opts?\.|"
     r"options\.|props\.|ctx\.|import\.meta|System\.|ENV\[|getenv|var\.|local\.|data\.|module\.|steps\.|github\.)|"
@@ -141,26 +147,28 @@ def key_strength(name: str) -> int:
     return TOKEN if last.endswith(_SQUASHED) or (len(last) > 8 and last.endswith(("token", "secret"))) else 0
 
 
+@lru_cache(maxsize=4096)
 def is_placeholder(value: str) -> bool:
     """Whether ``value`` stands for a secret without being one: a variable, a template, ``<your-key>``."""
+    low = value.lower()
     return bool(
-        _TEMPLATE.search(value)
+        _TEMPLATE.match(value)
+        or any(part in value for part in _TEMPLATE_PARTS)
         or _FILLER.match(value)
-        or _FILLER_PART.search(value)
-        or len(set(value.lower())) <= 2
+        or (any(word in low for word in _FILLER_WORDS) and _FILLER_PART.search(value))
+        or len(set(low)) <= 2
     )
 
 
 def looks_random(value: str, least: int = 8) -> bool:
     """Whether ``value`` could be generated: letters and digits, or case mixed within, and enough of it."""
-    if len(value) < least or any(c.isspace() for c in value):
+    if len(value) < least or _SPACE.search(value):
         return False
     if _WORDS.match(value):
         return len(value) >= 20 and _mixed_case(value) and entropy(value) >= 3.6
-    if not any(c.isdigit() for c in value):
-        return any(not c.isalnum() for c in value) and _mixed_case(value) and entropy(value) >= 3.2
-    letters = any(c.isalpha() for c in value)
-    if not letters:
+    if _DIGITS.isdisjoint(value):
+        return not value.isalnum() and _mixed_case(value) and entropy(value) >= 3.2
+    if not any(c.isalpha() for c in value):
         return len(value) >= 16 and value.isdecimal()
     return entropy(value) >= (2.3 if len(value) < 12 else 2.6 if len(value) < 20 else 3.0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ...errors import FinetuneError
 
@@ -19,8 +20,7 @@ class ScrubError(FinetuneError):
     """A value could not be scrubbed; it must not be stored. The message never quotes the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """``text[start:end]`` must go; ``kind`` names what it is (``github_token``, ``email`` …)."""
 
     start: int

@@ -36,7 +36,8 @@ _EMAIL = regex(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?:@|%40|\\+u0040)"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9-]|\.[A-Za-z0-9])"
 )
-_EMAIL_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+'-")
+_EMAIL_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+'-"
+_AT = regex(r"@|%40|\\+u0040")
 _NOBODY = frozenset(
     "git noreply no-reply donotreply do-not-reply notifications actions root postmaster mailer-daemon "
     "hello info support you your user username me name email someone somebody nobody your.name "
@@ -59,6 +60,7 @@ _NOT_PEOPLE = regex(
     r"(?i)claude|\[bot\]|bot\b|github|copilot|codex|gemini|gpt|gas town|dependabot|renovate|actions|\btown\b|"
     r"daemon|\bsync\b|system|service|\bteam\b"
 )
+_IN_ADDRESS = regex(r"://[^\s\x1b/]*$")
 _PHONE = regex(
     r"(?<![\w.:/=#-])(?:\(?\+\(?\d{1,3}\)?[ .-]?(?:\(?\d{1,4}\)?[ .-]?){1,5}\d{2,4}|"
     r"(?:(?:001|1)[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|"
@@ -241,11 +243,12 @@ def _one_email(text: str, at: int, out: list[Hit]) -> int:
     match = _EMAIL.match(text, left) if left < at else None
     if match is None:
         return 0
-    local, _, domain = re.split(r"(@|%40|\\+u0040)", match[0], maxsplit=1)
+    local, domain = _AT.split(match[0], maxsplit=1)
     if not _is_email(text, match, local.lower(), domain.lower()):
         return match.end()
     out.append(Hit(match.start(), match.end(), "email"))
-    name = _AUTHOR.search(text, max(0, match.start() - 80), match.start())
+    begin = match.start()
+    name = _AUTHOR.search(text, max(0, begin - 80), begin) if "<" in text[max(0, begin - 2) : begin] else None
     if name is not None and not _NOT_PEOPLE.search(name[1]):
         out.append(Hit(name.start(1), name.end(1), "person"))
     return match.end()
@@ -257,7 +260,8 @@ def _is_email(text: str, match: re.Match[str], local: str, domain: str) -> bool:
         return False
     if local in _NOBODY_ANYWHERE or (local in _NOBODY and domain in _PLACE_DOMAINS):
         return False
-    if re.search(r"://[^\s\x1b/]*$", text[max(0, match.start() - 100) : match.start()]):
+    before = text[max(0, match.start() - 100) : match.start()]
+    if "://" in before and _IN_ADDRESS.match(before, before.rfind("://")):
         return False
     if text[match.end() : match.end() + 1] == ":" and text[match.end() + 1 : match.end() + 2] not in " \n\t":
         return local not in ("git", "hg", "svn")

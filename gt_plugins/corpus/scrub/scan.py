@@ -184,11 +184,10 @@ def starts_word(text: str, at: int) -> bool:
     return before == "m" and _ANSI.search(text, max(0, at - 24), at) is not None
 
 
-def word_left(text: str, at: int, chars: frozenset[str], limit: int) -> int:
+def word_left(text: str, at: int, chars: str, limit: int) -> int:
     """Where the run of ``chars`` that ends at ``at`` begins, without the tail of an escape that joins it."""
-    left = at
-    while left > 0 and at - left < limit and text[left - 1] in chars:
-        left -= 1
+    left = max(0, at - limit)
+    left += len(text[left:at].rstrip(chars))
     if left == 0 or left == at:
         return left
     before = text[left - 1]
@@ -214,7 +213,12 @@ def ends_word(text: str, at: int) -> bool:
 def entropy(value: str) -> float:
     """Shannon entropy of the characters, in bits per character."""
     size = len(value)
-    return -sum(n / size * math.log2(n / size) for n in Counter(value).values()) if size else 0.0
+    return math.log2(size) - sum(map(_weight, Counter(value).values())) / size if size else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _weight(count: int) -> float:
+    return count * math.log2(count)
 
 
 def luhn(digits: str) -> bool:

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import date, timedelta
+from itertools import zip_longest
 
 from .decoding import decode_base64, hex_text, is_utf16, lenient_text
 from .memory import Memory
@@ -32,7 +33,7 @@ from .seal import (
     sealed_syllables,
 )
 
-_ALNUM = regex(r"[A-Za-z0-9]")
+_ALNUM = regex(r"[A-Za-z0-9]+")
 _SHAPE = regex(r"[A-Za-z0-9._:/+=~-]+")
 _EMAIL = regex(r"user-([a-z0-9]{12})(@|%40|\\+u0040)example\.com", re.IGNORECASE)
 _HOST = regex(r"(?:host-([a-z]{12})|([a-z]{12})\.example\.net)", re.IGNORECASE)
@@ -56,8 +57,12 @@ def _like(original: str, word: str) -> str:
 
 def _refill(original: str, fresh: str) -> str:
     """``original`` with its ASCII letters and digits replaced by those of ``fresh`` in turn."""
-    supply = iter(fresh)
-    return _ALNUM.sub(lambda _: next(supply), original)
+    parts: list[str] = []
+    at = 0
+    for gap, run in zip_longest(_ALNUM.split(original), _ALNUM.findall(original), fillvalue=""):
+        parts += (gap, fresh[at : at + len(run)])
+        at += len(run)
+    return "".join(parts)
 
 
 def _alnum(text: str) -> str:
@@ -78,6 +83,7 @@ class Surrogates:
         self._key = key
         self._rescrub = rescrub
         self._made: Memory[tuple[str, str], str] = Memory()
+        self._own: Memory[tuple[str, str], bool] = Memory()
 
     def make(self, kind: str, original: str) -> str:
         """The surrogate of ``original``; the original itself where it is a surrogate already."""
@@ -89,7 +95,11 @@ class Surrogates:
 
     def is_own(self, kind: str, text: str) -> bool:
         """Whether ``text`` is a surrogate that :meth:`make` gives for ``kind``."""
-        return _OWN.get(kind, _own_shape)(self, text)
+        own = self._own.get((kind, text))
+        if own is None:
+            own = _OWN.get(kind, _own_shape)(self, text)
+            self._own.keep((kind, text), own, len(text))
+        return own
 
     def stream(self, label: str, original: str) -> Stream:
         return Stream(self._key, label, original)

@@ -139,12 +139,12 @@ def _undone(text: str, start: int, end: int) -> View | None:
             parts.append(plain)
             here += 1
         at = mark.end()
-    if at == start or not steps:
+    if at == start:
         return None
     if end > at:
         steps.append((here, at, end - at, end - at))
         parts.append(text[at:end])
-    return View("".join(parts), start, end, tuple(steps))
+    return View("".join(parts), start, end, tuple(steps)) if steps else None
 
 
 def _plain(mark: re.Match[str]) -> str:
