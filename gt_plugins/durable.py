@@ -18,6 +18,14 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
 
 
+def parse_json(text: str | bytes) -> Any:
+    """``json.loads`` that calls brackets without end what they are. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def private_dir(path: Path) -> Path:
     """Make ``path`` (and its missing parents) 0700 and return it; an existing folder is tightened."""
     _make_missing(path)

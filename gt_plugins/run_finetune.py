@@ -102,11 +102,12 @@ def finetune(
         raise UserError("--corpus or --dataset, not both: a dataset is built from a corpus")
     check_tunable(role)
     place = checked(workplace(corpus, town, dataset, checkpoints))
-    swarm = asked.request(lambda: place.own_dir(place.checkpoints_dir))
     from .training.adapter import quiet_libraries
-    from .training.run import Request
 
     quiet_libraries()
+    swarm = asked.request(lambda: place.own_dir(place.checkpoints_dir))
+    from .training.run import Request
+
     _train(
         Request(
             place,

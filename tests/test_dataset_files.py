@@ -71,7 +71,14 @@ def test_a_file_that_was_changed_is_refused(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["train.jsonl", "heldout.jsonl", "prime.txt"])
 def test_a_file_that_is_gone_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    refused(folder, UserError, str(folder), "not a whole dataset")
+    refused(folder, UserError, str(folder / name), "No such file")
+
+
+def test_a_file_that_is_no_text_is_refused(folder: Path) -> None:
+    (folder / "train.jsonl").write_bytes(b"\xff\xfe\x00")
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"hash": dataset.files_hash(folder)}))
+    refused(folder, UserError, "train.jsonl", "not UTF-8")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "7", '"card"'])

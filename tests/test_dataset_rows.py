@@ -183,3 +183,12 @@ def test_a_trimmed_row_of_decisions_loses_questions_and_their_actions() -> None:
     cut, drops = fit("trim", size, asked)
     assert cut[0].actions == ("nudge",) and len(cut[0].conversation.messages) == 2
     assert drops == {f"decision: trimmed to {size} tokens": 1}
+
+
+def test_what_no_span_is_in_carries_no_loss() -> None:
+    row = json.loads(json.dumps(to_row(every(build(stored(session(*PATROL))))[0])))
+    replies = [message for message in row["messages"] if message["role"] == "assistant"]
+    assert from_row(row).silent == () and len(replies) > 1
+    assert len(from_row(row | {"supervision": []}).silent) == len(replies)
+    first = [span for span in row["supervision"] if span["message"] == row["supervision"][0]["message"]]
+    assert len(from_row(row | {"supervision": first}).silent) == len(replies) - 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from base_helpers import END, LLAMA3, QWEN2, STOP, TEMPLATE, tokenizer_json, write_bare_base
+from base_helpers import END, LLAMA3, QWEN2, STOP, TEMPLATE, tokenizer_json, write_bare_base, write_model
 
 from gt_plugins.errors import FinetuneError, NonRetriableError, UserError
 from gt_plugins.training.tokenizer_check import SAMPLES, validate_base, weight_headers
@@ -54,6 +54,34 @@ def test_padding_is_allowed_and_a_foreign_embedding_is_not(tmp_path: Path) -> No
     assert validate_base(write_bare_base(tmp_path / "padded", rows=384 + 399)).rows == 783
     refused(write_bare_base(tmp_path / "short", rows=383), "tokenizer.json", "384 tokens", "383 rows")
     refused(write_bare_base(tmp_path / "wide", rows=5000), "tokenizer.json", "5000 rows", "belongs to")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 3}, "model.layers.2.self_attn.q_proj.weight: not there"),
+        (
+            {"intermediate_size": 8},
+            "mlp.gate_proj.weight: [96, 64], but config.json says [8, 64]",
+        ),
+        ({"tie_word_embeddings": False}, "lm_head.weight: not there"),
+        ({"hidden_size": "x"}, "hidden_size: 'x' is no whole number"),
+        ({"num_attention_heads": None}, "num_attention_heads: not there"),
+        ({"max_position_embeddings": "x"}, "max_position_embeddings: 'x' is no number of tokens"),
+    ],
+)
+def test_weights_are_those_that_the_configuration_tells_of(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    base = write_model(tmp_path / "base", "qwen2")
+    assert validate_base(base).architecture == "Qwen2ForCausalLM"
+    change(base / "config.json", **changes)
+    refused(base, told)
+
+
+def test_brackets_without_end_are_no_crash(base: Path) -> None:
+    (base / "config.json").write_text("[" * 100_000)
+    refused(base, "config.json", "nested too deeply")
 
 
 # -- files ------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_what_ends_at_once_is_told_with_its_last_words(town: Town) -> None:
     job = new_job(town, "deacon", "tiny", "d")
     code = "import sys; sys.exit('error: the base is gone')"
     with pytest.raises(FinetuneError, match=r"ended at once: the base is gone"):
-        room.wait_begun(job, room.detach(job, [sys.executable, "-c", code]))
+        room.wait_begun(job, room.detach(job, [sys.executable, "-c", code]), 0)
 
 
 # -- a real job -------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_a_job_is_meant_by_its_id_its_beginning_its_role_or_by_running(town: Tow
     assert room.pick(town.checkpoints_dir, old.id).id == old.id
     assert room.pick(town.checkpoints_dir, "boot-2").id == boot.id
     assert room.pick(town.checkpoints_dir, "deacon").id == new.id
-    with pytest.raises(UserError, match="is the beginning of 2 jobs"):
+    with pytest.raises(UserError, match="is the beginning or the end of 2 jobs"):
         room.pick(town.checkpoints_dir, "deacon-")
     with pytest.raises(UserError, match="no job 'nobody'"):
         room.pick(town.checkpoints_dir, "nobody")
@@ -196,7 +196,7 @@ def test_a_job_is_meant_by_its_id_its_beginning_its_role_or_by_running(town: Tow
 def test_a_job_that_was_begun_knows_its_dataset_for_a_resume(town: Town, tmp_path: Path, base: Path) -> None:
     asked = request(town, tmp_path, base, write_dataset(tmp_path / "data").folder)
     ready = prepare(asked, print)
-    job = begin(ready.request, ready.data)
+    job = begin(ready.request, ready.data, print)
     from dataclasses import replace
 
     later = prepare(replace(asked, dataset=None, resume=True, base="tiny", threads=0), print)

@@ -284,7 +284,7 @@ def test_listeners_hear_every_step_and_checkpoint(make: Make) -> None:
     assert all(set(metrics) == wanted for _, metrics in steps)
     assert max(metrics["lr"] for _, metrics in steps) == RECIPE.rate
     names = [name for kind, name in heard if kind == "checkpoint"]
-    assert names == [f"step-{n:06}" for n in range(0, len(trainer.steps) + 1, 3)]
+    assert names == [f"step-{n:06}" for n in (*range(0, len(trainer.steps), 3), len(trainer.steps))]
 
 
 def test_a_row_without_a_next_token_to_learn_does_no_harm(make: Make) -> None:

@@ -29,6 +29,9 @@ def export(
     from ..export.kinds import export_version
     from ..registry.versions import resolve
     from ..settings import models_home
+    from ..training.adapter import quiet_libraries
+
+    quiet_libraries()
 
     kinds = tuple(k.strip().lower() for k in kind.split(",") if k.strip())
     found = export_version(resolve(models_home(models), ref), out.absolute(), kinds)

@@ -52,11 +52,15 @@ def list_jobs(
 ) -> None:
     """The jobs of the town, the newest first."""
     from ..town.roles import check_role
+    from ..training.job import unreadable
     from ..training.jobs import views
 
     if role:
         check_role(role)
-    found = views(_folder(checkpoints, town), role)
+    folder = _folder(checkpoints, town)
+    found = views(folder, role)
+    for problem in unreadable(folder):
+        print(f"note: {problem}", file=sys.stderr)
     if as_json:
         print_json([v.to_json() for v in found])
         return
@@ -80,13 +84,18 @@ def follow_job(
     from ..training.jobs import follow, last_words, pick, view
 
     chosen = pick(_folder(checkpoints, town), job)
-    shown = 0.0
-    for record in follow(chosen):
-        now = time.monotonic()
-        if as_json or (record.get("event") == "step" and now - shown < 1.0):
+    shown, held = 0.0, list[dict[str, Any]]()
+    for record in () if as_json else follow(chosen):
+        if record.get("event") == "step" and time.monotonic() - shown < 1.0:
+            held = [record]  # the last of many is shown
             continue
-        shown = now
-        print(_line(record), flush=True)
+        for one in (*held, record):
+            print(_line(one), flush=True)
+        held = []
+        if record.get("event") == "step":
+            shown = time.monotonic()
+    for one in held:
+        print(_line(one), flush=True)
     end = view(load_job(chosen.folder))
     if as_json:
         print_json(end.to_json())
@@ -141,20 +150,25 @@ def _duration(seconds: float | None) -> str:
 
 def _line(record: dict[str, Any]) -> str:
     """One record of the metrics for a person."""
+    step, steps = record.get("step", "?"), record.get("steps", "?")
     match record.get("event"):
         case "step":
-            loss = record.get("loss")
-            words = "not finite" if loss is None else f"{loss:.3f}"
-            speed = record.get("tokens_per_second") or 0.0
-            return f"step {record['step']}/{record.get('steps', '?')}  loss {words}  {speed:,.0f} tokens/s"
+            speed = _figure(record.get("tokens_per_second"), ",.0f", "?")
+            loss = _figure(record.get("loss"), ".3f", "not finite")
+            words = f"step {step}/{steps}  loss {loss}  {speed} tokens/s"
         case "eval":
-            return f"step {record['step']}  held-out loss {record.get('heldout_loss')}"
+            words = f"step {step}  held-out loss {_figure(record.get('heldout_loss'), '.4f', 'not finite')}"
         case "nan":
-            return f"step {record['step']}  skipped: not finite"
+            words = f"step {step}  skipped: not finite"
         case "checkpoint":
-            return f"checkpoint {record.get('name')}"
+            words = f"checkpoint {record.get('name')}"
         case event:
-            return str(event)
+            words = str(event)
+    return "".join(c if c.isprintable() else "?" for c in words)
+
+
+def _figure(value: Any, form: str, otherwise: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else otherwise
 
 
 def _ending(v: JobView) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,7 @@ def run_detached(request: Any, as_json: bool) -> None:
     """Begin the job, hand it to a process of its own, and say where it is. What is wrong is found before."""
     import sys
 
+    from ..training.job import progress
     from ..training.jobs import LOG, detach, wait_begun
     from ..training.lifecycle import check_free
     from ..training.run import begin, prepare
@@ -191,10 +193,11 @@ def run_detached(request: Any, as_json: bool) -> None:
 
     check_free(request.town.own_dir(request.town.checkpoints_dir), request.role)
     ready = prepare(request, note)
-    job = ready.begun or begin(ready.request, ready.data)
+    job = ready.begun or begin(ready.request, ready.data, note)
+    known = progress(job).next_seq
     argv = [sys.executable, "-m", "gt_plugins.cli.model", "train", request.role, "--resume"]
     pid = detach(job, [*argv, "--town", str(request.town.root), "--models", str(request.home)])
-    begun = wait_begun(job, pid)
+    begun = wait_begun(job, pid, known)
     if as_json:
         print_json({"job": job.id, "pid": pid, "folder": str(job.folder), "log": str(job.folder / LOG)})
     else:
@@ -217,7 +220,7 @@ def run_with_progress(request: Any, quiet: bool = False) -> Outcome:
         else:
             note(
                 f"{outcome.version.ref}: {trained.steps} steps, {trained.tokens} tokens in "
-                f"{trained.seconds:.0f} s, loss {trained.last_loss:.3f}"
+                f"{trained.seconds:.0f} s, loss {trained.last_loss:.3f} (mean of the last ten steps)"
             )
     return outcome
 
@@ -232,6 +235,9 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "tokens": trained.tokens,
         "seconds": round(trained.seconds, 2),
         "loss": trained.last_loss,
+        "heldout_loss": trained.heldout.loss if math.isfinite(trained.heldout.loss) else None,
+        "best_step": trained.heldout.step,
+        "early_stop": trained.early,
         "skipped_steps": trained.skipped,
         "resumable": trained.stopped,
         "device": trained.device,
@@ -243,7 +249,7 @@ def base_build(
     documents: Annotated[int | None, typer.Option("--documents", min=1, help="Generated documents.")] = None,
     passes: Annotated[float | None, typer.Option("--passes", help="Passes over them.")] = None,
     batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1)] = None,
-    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     device: Annotated[str, typer.Option("--device", help="cuda, cpu or mps; the best there is.")] = "",
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Processes that make text (0: all cores).")
@@ -256,8 +262,12 @@ def base_build(
     from ..training.adapter import pick_device, quiet_libraries
     from ..training.pretrain import PretrainPlan, pretrain
 
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: is not empty; choose a new folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: {'is not empty' if out.is_dir() else 'a file'}; choose a new folder")
+    if passes is not None and not 0 < passes < math.inf:
+        raise UserError(f"--passes: {passes} is no number of passes; give one above zero")
+    if device and device.partition(":")[0] not in ("cuda", "cpu", "mps"):
+        raise UserError(f"--device: {device!r} is no device; give cuda, cpu or mps")
     quiet_libraries()
     given: dict[str, Any] = {
         "documents": documents,

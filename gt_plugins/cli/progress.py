@@ -31,13 +31,15 @@ class Stages:
     def __enter__(self) -> Stages:
         if self._live:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             columns = (
                 TextColumn("{task.description:>12}"),
                 BarColumn(30),
                 TextColumn("{task.completed}/{task.total}"),
                 TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("left"),
                 TextColumn("{task.fields[words]}"),
             )
             self._progress = Progress(*columns, console=Console(stderr=True))
@@ -69,6 +71,7 @@ class TrainingLine(Listener):
     def __init__(self, enabled: bool = True) -> None:
         self._stages = Stages(enabled)
         self._recent: list[float] = []
+        self._heldout = ""
 
     def __enter__(self) -> TrainingLine:
         self._stages.__enter__()
@@ -81,8 +84,12 @@ class TrainingLine(Listener):
         """See ``TrainCallbacks.on_step``."""
         self._recent = [*self._recent[-19:], metrics["loss"]]
         loss = sum(self._recent) / len(self._recent)
-        words = f"loss {loss:.3f}  {metrics['tokens_per_second']:,.0f} tokens/s"
+        words = f"loss {loss:.3f}  {metrics['tokens_per_second']:,.0f} tokens/s{self._heldout}"
         self._stages.update("training", step, metrics["steps"], words)
+
+    def on_eval(self, step: int, metrics: dict[str, Any]) -> None:
+        """See ``TrainCallbacks.on_eval``."""
+        self._heldout = f"  held-out {metrics['heldout_loss']:.3f}"
 
     def on_nan(self, step: int, metrics: dict[str, Any]) -> None:
         """See ``TrainCallbacks.on_nan``."""

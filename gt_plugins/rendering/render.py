@@ -11,7 +11,6 @@ example's prefix are those of the live request at that point, whatever the token
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -22,6 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..durable import parse_json
 from ..errors import NonRetriableError, in_file
 from .conversation import Block, Conversation, Message, call_json
 
@@ -107,7 +107,7 @@ class Renderer:
             tokenizer,
             _chat_template(folder, special),
             _end_tokens(tokenizer, folder, special),
-            int(config.get("max_position_embeddings") or 4096),
+            _context(folder, config),
             _token(special.get("bos_token")),
         )
 
@@ -370,7 +370,7 @@ def with_tools(conversation: Conversation, tools: Sequence[Any]) -> Conversation
 
 def _parsed_call(body: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(body)
+        value = parse_json(body)
     except ValueError:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
@@ -387,16 +387,31 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise NonRetriableError(in_file(path, "", f"not JSON ({error})", "")) from None
     return value if isinstance(value, dict) else {}
 
 
+def _context(folder: Path, config: dict[str, Any]) -> int:
+    """Positions that a model knows."""
+    value = config.get("max_position_embeddings") or 4096
+    if type(value) is not int or value < 1:
+        raise NonRetriableError(
+            in_file(
+                folder / "config.json", "max_position_embeddings", f"{value!r} is no number of tokens", ""
+            )
+        )
+    return value
+
+
 def _chat_template(folder: Path, special: dict[str, Any]) -> str:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise NonRetriableError(in_file(path, "", f"not UTF-8 text ({error.reason})", "")) from None
     template = special.get("chat_template")
     if isinstance(template, list):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}

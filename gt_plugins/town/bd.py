@@ -390,7 +390,7 @@ def error_text(out: str, err: str) -> str:
 
 
 def _line(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return flat if len(flat) <= 300 else flat[:299] + "…"
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..durable import write_json
+from ..durable import parse_json, write_json
 from ..errors import NonRetriableError, in_file
 from .recipe import Recipe
 
@@ -32,7 +31,8 @@ def quiet_libraries() -> None:
     ):
         os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for library in ("transformers", "torch"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
 
 
 def import_libraries() -> None:
@@ -96,16 +96,33 @@ def load_base(folder: Path, device: str, recipe: Recipe = Recipe()) -> Any:
             bnb_4bit_quant_storage=options["dtype"] if recipe.shard else torch.uint8,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
+    except Exception as error:
+        raise _not_loaded(folder, error) from None
+    model, told = loaded
+    if missing := sorted(told["missing_keys"]):
+        words = f"{missing[0]} is not in its weights" + (
+            f", nor {len(missing) - 1} more" if missing[1:] else ""
+        )
+        raise NonRetriableError(in_file(folder, "", words, "get the base again"))
     model.config.use_cache = False
     stays = recipe.quantize == "nf4" or recipe.shard
     placed: Any = model if stays else cast(Any, model).to(device)
     return placed
+
+
+def _not_loaded(folder: Path, error: Exception) -> NonRetriableError:
+    """Whatever transformers says of a base: a key that it does not know raises nearly any class of error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({said})", ""))
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
@@ -161,9 +178,8 @@ def _outline(folder: Path, recipe: Recipe) -> Any:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise NonRetriableError(in_file(folder, "", f"not a base that can be loaded ({first})", "")) from None
+    except Exception as error:
+        raise _not_loaded(folder, error) from None
     with torch.device("meta"):
         return add_adapter(model, recipe)
 
@@ -231,5 +247,5 @@ def save_adapter(model: Any, folder: Path) -> None:
 def _forget_base(folder: Path) -> None:
     """Take the base's local path, which peft puts in, out of an adapter's configuration."""
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = parse_json(path.read_text(encoding="utf-8"))
     write_json(path, config | {"base_model_name_or_path": None})

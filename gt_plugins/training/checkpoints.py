@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..durable import fsync_dir, private_dir, staged_dir, write_json
+from ..durable import fsync_dir, parse_json, private_dir, staged_dir, write_json
 from ..errors import FinetuneError, NonRetriableError, in_file
 from .safefile import load_tensors, save_tensors
 
@@ -185,7 +185,7 @@ def load(path: Path) -> Checkpoint:
     problem = _problem(path)
     if problem:
         raise NonRetriableError(problem)
-    body = json.loads((path / STATE).read_text(encoding="utf-8"))
+    body = parse_json((path / STATE).read_text(encoding="utf-8"))
     tensors = {name: load_tensors(path / name) for name in body["sha256"]}
 
     def flat(name: str) -> Flat | None:
@@ -217,7 +217,7 @@ def _problem(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted, or None."""
     state = path / STATE
     try:
-        body = json.loads(state.read_text(encoding="utf-8"))
+        body = parse_json(state.read_text(encoding="utf-8"))
         told = body.pop("self")
         hashes = dict(body["sha256"])
         right = told == _body_hash(body) and f"{ADAPTER}.safetensors" in hashes

@@ -9,13 +9,14 @@ docs/bench-training.md compares it with what was measured.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..durable import parse_json
+from ..errors import NonRetriableError, in_file
 from .engine.head import LOGITS
 from .engine.layer import STRETCH
 from .recipe import Recipe
@@ -126,24 +127,35 @@ class Estimate:
 
 
 def network_of(config: Mapping[str, Any]) -> Network:
-    """The figures of a ``config.json``. Raises KeyError or TypeError where one is not there."""
-    heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
+    """The figures of a ``config.json``. Raises ValueError naming one that is not there or no such number."""
+    heads, width = _figure(config, "num_attention_heads"), _figure(config, "hidden_size")
     return Network(
-        int(config["num_hidden_layers"]),
+        _figure(config, "num_hidden_layers"),
         width,
-        int(config["intermediate_size"]),
+        _figure(config, "intermediate_size"),
         heads,
-        int(config.get("num_key_value_heads") or heads),
-        int(config.get("head_dim") or width // heads),
-        int(config["vocab_size"]),
+        _figure(config, "num_key_value_heads", heads),
+        _figure(config, "head_dim", width // heads),
+        _figure(config, "vocab_size"),
         bool(config.get("tie_word_embeddings", False)),
         str(config.get("model_type", "")),
     )
 
 
+def _figure(config: Mapping[str, Any], key: str, default: int = 0) -> int:
+    value = config.get(key) or default
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{key}: {value!r} is no whole number above zero" if value else f"{key}: not there")
+    return value
+
+
 def read_network(base: Path) -> Network:
-    """The network of a base folder. Raises KeyError, OSError, ValueError."""
-    return network_of(json.loads((base / "config.json").read_text(encoding="utf-8")))
+    """The network of a base folder. Raises NonRetriableError naming the file and the key."""
+    path = base / "config.json"
+    try:
+        return network_of(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise NonRetriableError(in_file(path, "", str(error), "get the base again")) from None
 
 
 def memory_parts(

@@ -9,7 +9,6 @@ parts have; they must agree.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..durable import private_dir, staged_dir, write_json, write_text
+from ..durable import parse_json, private_dir, staged_dir, write_json, write_text
 from ..errors import NonRetriableError, UserError, in_file
 from .base import TINY, base_path
 from .gather import REPLICA, Gathered, gather_with_retries
@@ -64,6 +63,9 @@ def plan(parts: Sequence[Path], like: Path | None = None, base: str = "") -> Pla
     ``base`` is where the base lies here, where the jobs name another place.
 
     Raises UserError where no job says what the parts are of, or two jobs do not agree."""
+    places = [path.resolve() for path in parts]
+    if twice := next((path for at, path in enumerate(places) if path in places[:at]), None):
+        raise UserError(f"{twice}: given twice; each part counts once")
     folders = [folder for path in parts if (folder := _job_of(path)) is not None]
     origins = tuple(_origin(folder) for folder in dict.fromkeys([*folders, *([like] if like else [])]))
     if not origins:
@@ -93,9 +95,11 @@ def _job_of(path: Path) -> Path | None:
 def _origin(folder: Path) -> Origin:
     job, path = load_job(folder), folder / BEGUN
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = parse_json(path.read_text(encoding="utf-8"))
         recipe, dataset = Recipe.from_json(begun["recipe"]), begun.get("dataset")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(dataset, str | None):
+            raise TypeError("dataset is no path")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(in_file(path, "", f"does not say how the job was begun ({error})", "")) from None
     return Origin(job, recipe, Path(dataset) if dataset else None)
 

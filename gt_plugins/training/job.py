@@ -141,6 +141,19 @@ def jobs(checkpoints: Path) -> Iterator[Job]:
         yield job
 
 
+def unreadable(checkpoints: Path) -> list[str]:
+    """What is wrong with folders that look like a job's and are none, each in a line."""
+    found = []
+    for path in sorted(checkpoints.glob("*/job.json")):
+        try:
+            load_job(path.parent)
+        except FinetuneError as error:
+            found.append(str(error))
+        except OSError as error:
+            found.append(in_file(path, "", error.strerror or str(error), ""))
+    return found
+
+
 def resumable(checkpoints: Path, role: str) -> Job | None:
     """The newest job of a role, if it has not ended well: what ``--resume`` means without a name."""
     mine = [j for j in jobs(checkpoints) if j.role == role]

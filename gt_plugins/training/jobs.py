@@ -10,7 +10,6 @@ child any more), as a session of its own, with a log instead of a terminal.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..durable import PRIVATE_FILE, private_dir, read_lines
+from ..durable import PRIVATE_FILE, parse_json, private_dir, read_lines
 from ..errors import FinetuneError, UserError
 from .callbacks import HEARTBEAT, METRICS
 from .job import DONE, Job, jobs, load_job, progress
@@ -127,7 +126,7 @@ def _left(steps: Sequence[Mapping[str, Any]]) -> float | None:
 def running_pid(job: Job) -> int | None:
     """The process that trains a job now, by the role's holder file; None where nobody does."""
     try:
-        holder = json.loads((job.folder.parent / f".{job.role}.json").read_text(encoding="utf-8"))
+        holder = parse_json((job.folder.parent / f".{job.role}.json").read_text(encoding="utf-8"))
         pid = int(holder["pid"])
         mine = holder["job"] == job.id
     except (OSError, ValueError, KeyError, TypeError):
@@ -136,18 +135,18 @@ def running_pid(job: Job) -> int | None:
 
 
 def pick(checkpoints: Path, name: str = "", *, running: bool = False) -> Job:
-    """The job that is meant: an id or the beginning of one, a role (its newest), or without a name the only
+    """The job that is meant: an id, its beginning or its end, a role (its newest), or without a name the only
     one that runs, else the newest.
 
-    Raises UserError where there is none, or more than one begins like that."""
+    Raises UserError where there is none, or more than one begins or ends like that."""
     found = list(jobs(checkpoints))
     if not found:
         raise UserError(f"no jobs in {checkpoints}")
     if name:
         exact = [j for j in found if j.id == name] or [j for j in found if j.role == name][-1:]
-        begun = exact or [j for j in found if j.id.startswith(name)]
+        begun = exact or [j for j in found if j.id.startswith(name) or j.id.endswith(name)]
         if len(begun) > 1:
-            raise UserError(f"{name!r} is the beginning of {len(begun)} jobs; give more of it")
+            raise UserError(f"{name!r} is the beginning or the end of {len(begun)} jobs; give more of it")
         if not begun:
             raise UserError(f"no job {name!r}; `gt model jobs` lists them")
         return begun[0]
@@ -182,16 +181,20 @@ def detach(job: Job, argv: Sequence[str]) -> int:
     return int(done.stdout)
 
 
-def wait_begun(job: Job, pid: int, seconds: float = 60.0) -> bool:
-    """Wait until the detached process holds the job; False where that takes longer.
+def wait_begun(job: Job, pid: int, known: int, seconds: float = 60.0) -> bool:
+    """Wait until the detached process holds the job; False where that takes longer. ``known``: states in the
+    job's journal before it was started.
 
     Raises FinetuneError with its last words where it ended before."""
     born = mark(pid)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if running_pid(job) is not None or progress(job).state in (DONE, "ready"):
+        if running_pid(job) == pid:
             return True
         if not alive(pid, born):
+            now = progress(job)
+            if now.next_seq > known and now.state in (DONE, "ready"):
+                return True  # it was quick
             raise FinetuneError(f"job {job.id} ended at once: {last_words(job)}")
         time.sleep(0.1)
     return False
@@ -229,7 +232,7 @@ def follow(job: Job, every: float = 0.5) -> Iterator[dict[str, Any]]:
 def _records(raw: bytes) -> Iterator[dict[str, Any]]:
     for line in raw.splitlines():
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             continue
         if isinstance(value, dict):
@@ -269,7 +272,7 @@ def _gone(pid: int, born: str, seconds: float) -> bool:
 def heartbeat(job: Job) -> dict[str, Any]:
     """The job's last sign of life: pid, step, at, state; {} where there is none."""
     try:
-        value = json.loads((job.folder / HEARTBEAT).read_text(encoding="utf-8"))
+        value = parse_json((job.folder / HEARTBEAT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

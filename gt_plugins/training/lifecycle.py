@@ -7,7 +7,6 @@ has. What bd did not take stays there and is replayed when the job is resumed, o
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..durable import append_line, private_dir, write_json
+from ..durable import append_line, parse_json, private_dir, write_json
 from ..errors import NonRetriableError, UserError, call_with_retries
 from ..town.bd import Bd, BdError
 from ..town.root import Town
@@ -47,7 +46,7 @@ def _on_stderr(line: str) -> None:
 
 def bd_for(town: Town) -> Bd | None:
     """The town's bd for a trainer, or None where there is none; a call that steps back has time."""
-    bd = Bd(town.root, timeout=60.0)
+    bd = Bd(town.root, timeout=300.0)
     return bd if bd.available() else None
 
 
@@ -124,7 +123,8 @@ class JobLifecycle:
             self._unlock()
             raise
         if self._bd is None:
-            self._say(f"no bd: the states of job {self._job.id} are kept in {self._job.journal} only")
+            where = f"the states of job {self._job.id} are kept in {self._job.journal} only"
+            self._say(f"no bd, or no beads here: {where}")
         else:
             self.replay()
         return self
@@ -160,8 +160,6 @@ class JobLifecycle:
             self._seq += 1
             if state != self._state:
                 self._before, self._state = self._state, state
-            if self._bd is not None and state == "training":
-                self._bd.behind = True
             if self._bd is not None and tell:
                 self._queue.append(record)
                 self._changed.notify_all()
@@ -179,6 +177,11 @@ class JobLifecycle:
         self._passed.add(state)
         self.transition(state, metadata=metadata if tell else None, tell=tell)
         return tell
+
+    def step_back(self) -> None:
+        """From here on bd has what the training leaves of the processors, until the job ends."""
+        if self._bd is not None:
+            self._bd.behind = True
 
     def note(self, **metadata: Any) -> None:
         """Tell beads something about the job (its last loss) without a change of state."""
@@ -261,7 +264,7 @@ class JobLifecycle:
             if self._state != DONE:
                 if isinstance(error, Exception):
                     self.fail(public_reason(error))
-                elif self._state not in ("failed", "new"):
+                elif self._state not in ("failed", "new") and not (self._state == "ready" and error is None):
                     self.transition("ready", "interrupted; it can be resumed" if error else "stopped")
         finally:
             self.close()
@@ -429,6 +432,9 @@ def replay_pending(checkpoints: Path, bd: Bd, timeout: float = 10.0) -> int:
         told = progress(job)
         if not told.pending or told.local:
             continue
+        if time.monotonic() > deadline:
+            left += len(told.pending)
+            continue
         silent = JobLifecycle(None, job, bd, say=lambda _line: None)
         with suppress(UserError):
             silent._lock = _locked(job)
@@ -479,7 +485,7 @@ def _taken(role: str, holder: Path) -> str:
 
 def _holder(path: Path) -> str:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
         return f"job {value['job']} (process {value['pid']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another job"

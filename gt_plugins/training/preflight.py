@@ -114,10 +114,14 @@ def check_disk(folder: Path, gib: float) -> None:
             in_file(
                 folder,
                 "",
-                f"{gib:.2f} GiB are needed for checkpoints and the adapter, {free:.2f} GiB are free",
+                f"{_amount(gib)} are needed for checkpoints and the adapter, {_amount(free)} are free",
                 "free some, lower keep or rank, or name another folder",
             )
         )
+
+
+def _amount(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{1024 * gib:.1f} MiB"
 
 
 def check_memory(found: Estimate, say: Callable[[str], None]) -> None:

@@ -8,10 +8,10 @@ larger one ``--accumulation 1 --no-grad-checkpointing`` is faster.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..durable import parse_json
 from ..errors import UserError
 from .recipe import TINY_RECIPE, Recipe
 
@@ -63,6 +63,6 @@ def billions_of(folder: Path) -> float | None:
     from .estimate import network_of
 
     try:
-        return network_of(json.loads((folder / "config.json").read_text(encoding="utf-8"))).parameters / 1e9
-    except (OSError, ValueError, KeyError, TypeError):
+        return network_of(parse_json((folder / "config.json").read_text(encoding="utf-8"))).parameters / 1e9
+    except (OSError, ValueError, AttributeError):
         return None

@@ -75,8 +75,10 @@ class Recipe:
     def from_json(cls, value: Mapping[str, Any]) -> Recipe:
         """A recipe as a job was begun with; keys that are newer than the job have their defaults.
 
-        Raises TypeError for a key that is not known."""
-        return cls(**value)
+        Raises UserError for a key that is not known or a value that is none for it."""
+        if not isinstance(value, Mapping):
+            raise UserError("the recipe is not an object")
+        return _override(cls(), value, "recipe")
 
     def half(self, device: str) -> bool:
         """Whether the base is in bf16 on a device: CPUs without units for it are far slower in it."""
@@ -113,11 +115,18 @@ def load_recipe(base: str, config: Path | None = None, preset: str = "", **given
 def base_of(base: str | None, config: Path | None) -> str:
     """The base that is meant: the argument, else the file's ``base`` (from the file's folder), else tiny."""
     if base is not None:
-        return base
+        return _given(base, "--base")
     named = str(read_recipe_file(config).get("base", "tiny"))
     if config is None or named == "tiny":
         return named
+    _given(named, f"{config}: base")
     return str(config.absolute().parent / Path(named).expanduser())
+
+
+def _given(base: str, where: str) -> str:
+    if not base:
+        raise UserError(f"{where}: empty; give tiny or a Hugging Face folder")
+    return base
 
 
 def read_recipe_file(config: Path | None) -> dict[str, Any]:

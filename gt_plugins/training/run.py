@@ -7,8 +7,8 @@ The job's states follow what really happens here; bd being slow or gone changes 
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..corpus import dataset as datasets
 from ..corpus.dataset import Dataset, Example
-from ..durable import write_json, write_text
+from ..durable import parse_json, write_json, write_text
 from ..errors import UserError, in_file
 from ..rendering.conversation import Conversation, Message
 from ..rendering.render import STANDARD, TINY, Renderer, Row
@@ -28,7 +28,7 @@ from .base import TINY as TINY_NAME
 from .base import base_path
 from .callbacks import CallbackGroup
 from .estimate import Estimate, disk_gib, estimate, read_network
-from .job import Job, load_job, new_job, resumable
+from .job import Job, load_job, new_job, resumable, unreadable
 from .parallel import ALONE, Group
 from .preflight import check_disk, check_memory, check_products, heldout_rows
 from .preflight import rows_of as rows_of
@@ -128,7 +128,7 @@ def train(request: Request, say: Callable[[str], None], *listeners: Any) -> Outc
         if not request.group.first:
             return _help(ready, stop, say)
         with _company(ready.request, say) as member:
-            job = ready.begun or begin(ready.request, ready.data)
+            job = ready.begun or begin(ready.request, ready.data, say)
             return _train(ready, job, stop, member, say, listeners)
 
 
@@ -149,8 +149,11 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
 
     Raises UserError or NonRetriableError, in one line, for what cannot be trained."""
     from ..export.checked import check_kinds
+    from ..registry.versions import check_model_name
     from .tokenizer_check import validate_base
 
+    if request.model:
+        check_model_name(request.model)
     if request.base != TINY_NAME:
         request = replace(request, base=str(base_path(request.base)))
     begun = _unfinished(request) if request.resume else None
@@ -158,6 +161,7 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
         request = _as_begun(request, begun, say)
     data = _data(request, begun)
     check_kinds(request.gguf)
+    _check_home(request)
     check_shard(request.recipe.shard, request.group)
     validate_base(base_path(request.base))
     renderer, budget = Renderer.from_folder(base_path(request.base)), BUDGETS[budget_name(request.base)]
@@ -195,8 +199,6 @@ def _train(
     from .monitor import MonitorWorker
 
     request, bd = ready.request, bd_for(ready.request.town)
-    if bd is not None:
-        replay_pending(request.town.checkpoints_dir, bd)
     with _alive(JobLifecycle(request.town, job, bd, say=say), request) as life:
         about = {"dataset": ready.data.hash[:16], "base": request.base}
         life.transition("corpus_validating", metadata=about)
@@ -205,21 +207,29 @@ def _train(
         monitor = MonitorWorker(life, peers=member.company if member else None)
         watchers = (StateTeller(life), monitor, *listeners, *([member] if member else []))
         request.group.once(lambda: str(job.folder))
+        if member is None:
+            life.transition("training")  # bd hears of it while the base is loaded
         trainer = _trainer(ready, job.folder, listeners_of(job, *watchers, say=say), say)
         stop.attach(trainer)
         if ready.begun is not None and (step := trainer.resume()):
             say(f"resuming job {job.id} at step {step} of {len(trainer.steps)}")
         if member is not None:
             member.enter(trainer, job.folder, life)
-        life.transition("training")
+            life.transition("training")
+        life.step_back()
         trained = trainer.run()
+        told = {"step": trained.steps, **({"loss": round(trained.last_loss, 4)} if trained.losses else {})}
         if trained.stopped:
             trainer.listeners.on_end("ready")
+            life.transition("ready", "stopped", told)
             return Outcome(None, trained, job)
         version = _register(request, ready.data, trainer, trained, job, life)
         trainer.listeners.on_end("done")
-        life.done(f"completed: {version.ref}", {"version": version.ref, "loss": trained.last_loss})
-        return Outcome(version, trained, job)
+        early = f" (stopped early at step {trained.steps} of {len(trainer.steps)})" if trained.early else ""
+        life.done(f"completed: {version.ref}{early}", {"version": version.ref, **told})
+    if bd is not None:  # what jobs before this one could not tell; nobody waits for it before training
+        replay_pending(request.town.checkpoints_dir, bd)
+    return Outcome(version, trained, job)
 
 
 def estimate_of(request: Request, say: Callable[[str], None]) -> Estimate:
@@ -237,6 +247,14 @@ def _estimate(ready: Prepared) -> Estimate:
     return estimate(base_path(ready.request.base), recipe, lengths, supervised, steps)
 
 
+def _check_home(request: Request) -> None:
+    """The registry, into which the result will go, can be written to. Raises UserError."""
+    there = next(p for p in (request.home, *request.home.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        problem = "cannot be written to" if there.is_dir() else "not a folder"
+        raise UserError(in_file(there, "", problem, "name another folder with --models"))
+
+
 def _chosen(request: Request, data: Dataset) -> Sequence[Example]:
     """The examples to train on, as many and in the form that was asked for."""
     examples = data.train[: request.most] if request.most else data.train
@@ -247,7 +265,9 @@ def _unfinished(request: Request) -> Job:
     """The role's job to go on with. Raises UserError where there is none."""
     job = resumable(request.town.checkpoints_dir, request.role)
     if job is None:
-        raise UserError(f"no job of {request.role} to resume in {request.town.checkpoints_dir}")
+        wrong = unreadable(request.town.checkpoints_dir)
+        also = f"; {wrong[-1]}" if wrong else ""
+        raise UserError(f"no job of {request.role} to resume in {request.town.checkpoints_dir}{also}")
     return job
 
 
@@ -263,8 +283,10 @@ def _data(request: Request, begun: Job | None) -> Dataset:
     return data
 
 
-def begin(request: Request, data: Dataset) -> Job:
-    """A new job, with what it is begun with in its folder."""
+def begin(request: Request, data: Dataset, say: Callable[[str], None]) -> Job:
+    """A new job, with what it is begun with in its folder; one that is left unfinished is named."""
+    if (before := resumable(request.town.checkpoints_dir, request.role)) is not None:
+        say(f"job {before.id} is left unfinished: this is a new one (--resume would have gone on with it)")
     job = new_job(request.town, request.role, request.base, data.hash)
     kept = {k: getattr(request, k) for k in KEPT}
     write_json(
@@ -279,13 +301,16 @@ def _as_begun(request: Request, job: Job, say: Callable[[str], None]) -> Request
     be another run. What the caller asked for instead is said. Raises UserError where that is not known."""
     path = job.folder / BEGUN
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = parse_json(path.read_text(encoding="utf-8"))
         kept["recipe"], kept["gguf"] = Recipe.from_json(kept["recipe"]), tuple(kept["gguf"])
         folder = kept.pop("dataset", None)
         if request.dataset is None and folder:
             kept["dataset"] = Path(folder)
+        wrong = [k for k in kept if type(kept[k]) is not type(getattr(request, k)) and k != "dataset"]
+        if wrong:
+            raise TypeError(f"{wrong[0]}: {kept[wrong[0]]!r}")
         begun = replace(request, **kept)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(in_file(path, "", f"cannot be resumed from ({error})", "begin a new job")) from None
     asked = request.recipe.to_json() | {"base": request.base}
     kept_to = begun.recipe.to_json() | {"base": begun.base}
@@ -396,4 +421,4 @@ def _remember(request: Request, data: Dataset, version: Version) -> None:
 def curve(version: Version) -> list[float]:
     """The training losses of a version, one a step."""
     path = version.path / "training" / "curve.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    return list(parse_json(path.read_text(encoding="utf-8"))) if path.is_file() else []

@@ -8,14 +8,16 @@ pickles. Only ``tokenizers``, jinja2 and the headers of safetensors files are re
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..durable import parse_json
 from ..errors import NonRetriableError, UserError, in_file
 from ..rendering.conversation import Conversation, Message, Tool
 from ..rendering.render import STANDARD, Renderer
+from .engine.network import FAMILIES
+from .estimate import read_network
 from .safefile import Header, read_header
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def validate_base(folder: Path) -> BaseFacts:
     headers = weight_headers(folder)
     renderer = Renderer.from_folder(folder)
     rows, vocabulary = _check_rows(folder, config, headers, renderer.tokenizer)
+    _check_layers(folder, config, headers)
     _check_round_trip(folder, renderer.tokenizer)
     template = _Template(folder, renderer)
     template.check_roles()
@@ -75,7 +78,7 @@ def validate_base(folder: Path) -> BaseFacts:
     _check_rendering(folder, renderer)
     return BaseFacts(
         folder,
-        str((config.get("architectures") or ["?"])[0]),
+        _architecture(config),
         vocabulary,
         rows,
         end,
@@ -97,7 +100,7 @@ def _json(path: Path) -> dict[str, Any]:
     """A JSON object that must be there."""
     _present(path, "a base needs it", "give a local Hugging Face folder")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise NonRetriableError(in_file(path, "", f"not JSON ({error})", "get the file again")) from None
     if not isinstance(value, dict):
@@ -159,6 +162,34 @@ def _check_rows(
     return rows, vocabulary
 
 
+def _check_layers(folder: Path, config: dict[str, Any], headers: list[Header]) -> None:
+    """Every weight that the configuration tells of must be there, in its shape: transformers would draw what
+    is missing at random and say nothing."""
+    if config.get("model_type") not in FAMILIES:
+        return
+    net = read_network(folder)
+    shapes = {name: tuple(info.shape) for header in headers for name, info in header.tensors.items()}
+    wanted = {EMBEDDING: (net.vocabulary, net.width), "model.norm.weight": (net.width,)}
+    if not net.tied:
+        wanted["lm_head.weight"] = (net.vocabulary, net.width)
+    for layer in range(net.layers):
+        for name, (inputs, outputs) in net.shapes.items():
+            part = "mlp" if name in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+            wanted[f"model.layers.{layer}.{part}.{name}.weight"] = (outputs, inputs)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            wanted[f"model.layers.{layer}.{name}.weight"] = (net.width,)
+    for name, shape in wanted.items():
+        there = shapes.get(name)
+        if there != shape:
+            problem = f"{list(there)}, but config.json says {list(shape)}" if there else "not there"
+            raise NonRetriableError(in_file(headers[0].path, name, problem, "get the base again"))
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "?"
+
+
 def _check_round_trip(folder: Path, tokenizer: Tokenizer) -> None:
     """Text that comes back changed would be trained on changed: unknown characters, lost spaces."""
     for text in SAMPLES:
@@ -193,7 +224,7 @@ class _Template:
         chat = [{"role": role, "content": content} for role, content in turns]
         try:
             return self._renderer.chat(chat, open_reply)
-        except (TemplateError, TypeError, KeyError, NonRetriableError) as error:
+        except (TemplateError, TypeError, KeyError, ValueError, ArithmeticError, NonRetriableError) as error:
             raise self._wrong(f"it cannot render {', '.join(r for r, _ in turns)} ({error})") from None
 
     def _wrong(self, problem: str) -> NonRetriableError:

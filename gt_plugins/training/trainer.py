@@ -44,6 +44,8 @@ class Trained:
     skipped: int
     stopped: bool
     device: str
+    early: bool = False
+    """It ended before its last step, as the held-out loss no longer became better."""
     heldout: Best = field(default_factory=Best)
     """The looks at the held-out rows; the adapter that is left is that of ``heldout.step`` if kept."""
 
@@ -117,6 +119,8 @@ class Trainer:
         for problem in found.problems:
             self.say(problem)
         if found.checkpoint is None:
+            if found.problems:
+                self.say("no checkpoint is intact: the job begins again at step 0")
             return 0
         point = found.checkpoint
         self._put_back(point)
@@ -155,10 +159,17 @@ class Trainer:
             self.checkpoint()
         else:
             self.group.wait()  # the first process may still be writing the best one
-            self._take_best()
+            if self._take_best() or s.step % self.recipe.checkpoint_steps:
+                self.checkpoint()  # what the run came to, for whoever gathers it
             finite_or_raise(adapter_state(self.model))
+        early = not stopped and s.step < len(self.steps)
+        if early:
+            looks = f"{s.best.worse} looks" if s.best.worse > 1 else "a look"
+            self.say(
+                f"stopped early at step {s.step} of {len(self.steps)}: {looks} without a better held-out loss"
+            )
         skipped, losses = self.nan.skipped, tuple(s.losses)
-        return Trained(s.step, s.tokens, s.seconds, losses, skipped, stopped, self.device, s.best)
+        return Trained(s.step, s.tokens, s.seconds, losses, skipped, stopped, self.device, early, s.best)
 
     def _ends(self) -> bool:
         """Whether it was asked to stop; of several processes all have to know, or some wait for ever."""
@@ -264,18 +275,19 @@ class Trainer:
         whole, tokens_seen = group.total(total, count)
         return whole / max(1.0, tokens_seen)
 
-    def _take_best(self) -> None:
-        """End with the adapter of the best look, where that was not the last step."""
+    def _take_best(self) -> bool:
+        """End with the adapter of the best look, where that was not the last step; whether it was taken."""
         best = self.state.best
         if not self.recipe.keep_best or best.step in (0, self.state.step):
-            return
+            return False
         found = checkpoints.latest(self.folder / BEST)
         if found.checkpoint is None:
             self.say(f"the best adapter (step {best.step}) cannot be read; the last one is kept")
-            return
+            return False
         set_adapter_state(self.model, found.checkpoint.adapter)
         self.loss.changed()
         self.say(f"kept the adapter of step {found.checkpoint.step}: held-out loss {best.loss:.4f}")
+        return True
 
     # -- checkpoints --------------------------------------------------------------------------------
 

@@ -7,11 +7,10 @@ The hash over what trains, what is held out and the prime is the dataset's name.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...durable import private_dir, write_json, write_jsonl, write_text
+from ...durable import parse_json, private_dir, write_json, write_jsonl, write_text
 from ...errors import NonRetriableError, UserError, in_file
 from .build import Built
 from .card import Facts, card_of, markdown
@@ -64,9 +63,13 @@ def read(folder: Path) -> Dataset:
             in_file(path, "", "not there", "build it with `gt corpus dataset --role R --out DIR`")
         )
     try:
-        card = dict(json.loads(path.read_text(encoding="utf-8")))
+        card = dict(parse_json(path.read_text(encoding="utf-8")))
         found = files_hash(folder)
-    except (OSError, ValueError, TypeError) as error:
+        prime = (folder / "prime.txt").read_text(encoding="utf-8")
+    except OSError as error:
+        name = Path(error.filename or folder)
+        raise UserError(in_file(name, "", error.strerror or "cannot be read", "build it again")) from None
+    except (ValueError, TypeError) as error:
         raise UserError(in_file(folder, "", f"not a whole dataset ({error})", "build it again")) from None
     if card.get("hash") != found:
         raise NonRetriableError(
@@ -78,16 +81,20 @@ def read(folder: Path) -> Dataset:
         found,
         tuple(_examples(folder / "train.jsonl")),
         tuple(_examples(folder / "heldout.jsonl")),
-        (folder / "prime.txt").read_text(encoding="utf-8"),
+        prime,
         card,
     )
 
 
 def _examples(path: Path) -> Iterator[Example]:
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # text may hold U+2028
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(in_file(path, "", f"not UTF-8 text ({error.reason})", "build it again")) from None
+    lines = text.removesuffix("\n").split("\n")  # text may hold U+2028
     for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
-            yield from_row(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            yield from_row(parse_json(line))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             told = in_file(path, f"line {number}", f"not an example ({error!r})", "build it again")
             raise UserError(told) from None

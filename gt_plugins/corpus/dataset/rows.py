@@ -136,12 +136,15 @@ def from_row(value: Mapping[str, Any]) -> Example:
     """The inverse of :func:`to_row`, but for what only cards need. Raises KeyError, TypeError or ValueError
     where a line is no example."""
     rows = list(value["messages"])
+    told = value.get("supervision")
+    taught = range(len(rows)) if told is None else {span["message"] for span in told}
+    first = len(rows)
     system, prime = _head(rows, int(value["prime_chars"]))
     messages: list[Message] = []
     silent = []
-    for row in rows:
+    for at, row in enumerate(rows, first - len(rows)):
         if row["role"] == "assistant":
-            if row.get("weight") == 0:
+            if row.get("weight") == 0 or (at not in taught and (row.get("content") or row.get("tool_calls"))):
                 silent.append(len(messages))
             messages.append(Message("assistant", tuple(_reply_blocks(row))))
         elif messages and messages[-1].role == "user":
@@ -149,7 +152,7 @@ def from_row(value: Mapping[str, Any]) -> Example:
         else:
             messages.append(Message("user", (_user_block(row),)))
     tools = tuple(
-        Tool(t["function"]["name"], tuple(t["function"]["parameters"]["required"])) for t in value["tools"]
+        Tool(t["function"]["name"], _names(t["function"]["parameters"]["required"])) for t in value["tools"]
     )
     reader, _, client = value["client"].partition(" ")
     return Example(
@@ -166,6 +169,12 @@ def from_row(value: Mapping[str, Any]) -> Example:
         actions=tuple(value["actions"]),
         origin=Origin(value["started"], "", value["rig"], reader, client, value["policy"]),
     )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError("what a tool requires is no list of names")
+    return tuple(value)
 
 
 def _head(rows: list[dict[str, Any]], prime_chars: int) -> tuple[str, str]:

@@ -149,6 +149,8 @@ class SwarmMember(Listener):
         self._renewer.start()
         if at == 0:
             least = self.settings.min_peers
+            if len(others) + 1 < least:
+                self._say(f"waiting until there are {least} peers (min_peers); now {len(others) + 1}")
             while not self._wait(lambda there: len(there) + 1 >= least, f"{least} peers"):
                 pass  # they must be there; that is what the key says
             self._average(0, state, done)

@@ -12,18 +12,19 @@ swarm             the keys of ``SwarmSettings``
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ...durable import parse_json
 from ...errors import UserError, in_file
 
 COMPRESSIONS = ("none", "float16")
 """hivemind's own; its kinds with 8 bits and with scaled 16 cannot be read back with numpy 2."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MOST_PORT = 65535
 _ADDRESS = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]{40,64}")
 
 
@@ -80,10 +81,12 @@ class RunFile:
 def load_run(path: Path) -> RunFile:
     """Read and check a run file. Raises UserError naming file and key."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(in_file(path, "", "not there", "pass a run file, see docs/swarm.md")) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(in_file(path, "", error.strerror or str(error), "pass a run file")) from None
+    except ValueError as error:
         raise UserError(in_file(path, "", f"not JSON ({error})", "mend it")) from None
     if not isinstance(value, dict):
         raise UserError(in_file(path, "", "not an object", "write {…}"))
@@ -91,7 +94,7 @@ def load_run(path: Path) -> RunFile:
     swarm = given.pop("swarm", {})
     if not isinstance(swarm, dict):
         raise UserError(in_file(path, "swarm", "not an object", "write {…}"))
-    _known(path, "", given, [f.name for f in fields(RunFile) if f.name not in ("path", "swarm")])
+    _known(path, "", given, [f.name for f in fields(RunFile) if f.name != "path"])
     if isinstance(given.get("local_stage"), int):
         given["local_stage"] = str(given["local_stage"])
     run = RunFile(
@@ -141,10 +144,15 @@ def addresses(value: Any, where: Path | str, key: str) -> tuple[str, ...]:
     """Addresses of peers, each checked. Raises UserError naming the first that is none."""
     found = _strings(where, key, value)
     for address in found:
-        if not _ADDRESS.fullmatch(address):
+        if not _ADDRESS.fullmatch(address) or port_of(address) > MOST_PORT:
             mend = "write /ip4/HOST/tcp/PORT/p2p/PEER, as the seed prints it"
             raise UserError(in_file(where, key, f"{address!r} is not a peer's address", mend))
     return found
+
+
+def port_of(address: str) -> int:
+    """The port of ``/…/tcp/PORT…``."""
+    return int(address.split("/tcp/")[1].partition("/")[0])
 
 
 def _known(where: Path | str, key: str, value: Mapping[str, Any], names: list[str]) -> None:
