@@ -43,6 +43,8 @@ def _consent(town: Any, yes: bool, by: str) -> str:
 
     recorded = load_settings(town).consent
     if recorded.granted:
+        if by and by != recorded.by:
+            typer.echo(f"note: {recorded.by} has consented before; that stands", err=True)
         return recorded.by
     if yes and by:
         return by

@@ -38,6 +38,9 @@ def recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         name = base_of(base, config)
         chosen = Chosen(name, load_recipe(name, config, preset, **values))
         if only_print:
+            from ..roles.profile import check_tunable
+
+            check_tunable(given["role"])
             print(as_toml(chosen.base, chosen.recipe), end="")
             return None
         return command(chosen=chosen, **given)
