@@ -10,7 +10,9 @@ writes its bytecode. ``--full`` adds what takes longer: 10,000 transcripts with 
 1 GB (``--gb``) on one processor and on two, with the memory that the sweep and its helpers took.
 
 Lines are as the client writes them: a tool's result stands in its line twice, once as the model sees it
-(``message``) and once as the client shows it (``toolUseResult``), and replies carry their usage.
+(``message``) and once as the client shows it (``toolUseResult``), and replies carry their usage. ``--text``
+chooses what is in them: a mixture with little to find, or text in which there is something in every line
+(paths in a home folder) or in every passage (keys and addresses).
 """
 
 from __future__ import annotations
@@ -60,17 +62,38 @@ def passage(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def paths(rng: random.Random) -> str:
+    """Findings of a linter: every line begins with a path in somebody's home folder."""
+    return "\n".join(
+        f"/home/ann/proj/src/{rng.choice(WORDS)}/{rng.choice(WORDS)}.py:{rng.randint(1, 999)}: "
+        + " ".join(rng.choices(WORDS, k=5))
+        for _ in range(20)
+    )
+
+
+def keys(rng: random.Random) -> str:
+    """Prose with a key or an address in it."""
+    key = f"API_KEY=sk-ant-api03-{scrub_cases.some(rng, scrub_cases.ALNUM, 93)}AA"
+    plant = key if rng.random() < 0.3 else f"mail ann.smith{rng.randint(1, 99)}@corp.example"
+    return f"{' '.join(rng.choices(WORDS, k=40))} {plant} {' '.join(rng.choices(WORDS, k=40))}"
+
+
+TEXTS: Mapping[str, Callable[[random.Random], str]] = {"mixed": passage, "paths": paths, "keys": keys}
+
+
 def _usage(rng: random.Random) -> dict[str, object]:
     counts = {n: rng.randint(1, 9999) for n in ("input_tokens", "output_tokens", "cache_read_input_tokens")}
     return {**counts, "cache_creation_input_tokens": 0, "service_tier": "standard"}
 
 
-def session(rng: random.Random, cwd: str, size: int) -> tuple[str, str]:
+def session(
+    rng: random.Random, cwd: str, size: int, make: Callable[[random.Random], str] = passage
+) -> tuple[str, str]:
     """A session id and its lines, about ``size`` bytes, with a plant in every fortieth passage."""
     name, parent, made, clock = scrub_cases.uuid4(rng), None, 0, datetime(2026, 11, 1, 8, tzinfo=UTC)
     lines: list[str] = []
     while made < size:
-        text = passage(rng)
+        text = make(rng)
         if rng.random() < 1 / 40:
             text += "\n" + rng.choice(scrub_cases.plants(rng) + scrub_people.plants(rng)).text
         call = f"toolu_{scrub_cases.some(rng, scrub_cases.ALNUM, 24)}"
@@ -95,12 +118,18 @@ def session(rng: random.Random, cwd: str, size: int) -> tuple[str, str]:
     return name, "\n".join(lines) + "\n"
 
 
-def transcripts(folder: Path, cwd: str, megabytes: float, each: int = 700_000) -> int:
+def transcripts(
+    folder: Path,
+    cwd: str,
+    megabytes: float,
+    each: int = 700_000,
+    make: Callable[[random.Random], str] = passage,
+) -> int:
     """Write sessions below ``folder`` and return their size in bytes."""
     rng, size = random.Random(1), 0
     folder.mkdir(parents=True)
     while size < megabytes * 1e6:
-        name, text = session(rng, cwd, each)
+        name, text = session(rng, cwd, each, make)
         (folder / f"{name}.jsonl").write_text(text, "utf-8")
         size += len(text.encode())
     return size
@@ -143,12 +172,12 @@ def environment(home: Path) -> dict[str, str]:
 class Bench:
     """Folders, the commands, and what they took."""
 
-    def __init__(self, base: Path, megabytes: float, peers: list[Path]) -> None:
+    def __init__(self, base: Path, megabytes: float, peers: list[Path], text: str) -> None:
         self.base, self.peers = base, peers
         self.town = str(base / "town")
         self.home = base / "home"
         self.projects = self.home / ".claude" / "projects" / "-bench-town"
-        self.size = transcripts(self.projects, self.town, megabytes)
+        self.size = transcripts(self.projects, self.town, megabytes, make=TEXTS[text])
         self.env = {**environment(self.home), "GOMAXPROCS": "1"}
 
     def tool(self, name: str) -> str | None:
@@ -318,11 +347,12 @@ def main() -> None:
     parser.add_argument("--mb", type=float, default=40.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", type=Path, action="append", default=[], help="a folder of executables")
+    parser.add_argument("--text", choices=list(TEXTS), default="mixed", help="what the sessions hold")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--gb", type=float, default=1.0, help="size of the large folder of --full")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), args.mb, args.peers)
+        bench = Bench(Path(folder), args.mb, args.peers, args.text)
         show(bench, measure(bench, args.rounds))
         if args.full:
             nothing_new(Path(folder))

@@ -21,10 +21,11 @@ takes that one's memory too early. Nobody but the GPU waits."""
 @dataclass
 class Shelved:
     """A tensor that was put away: on the GPU (``here``), in pinned memory (``host``), or both while it is
-    copied; ``copied`` is the event of the copy last begun. ``below`` is the one put away before it."""
+    copied; ``copied`` is the event of the copy last begun. ``below`` is the one put away before it. Where the
+    computer gives no memory, the tensor stays ``here``."""
 
     here: Tensor | None
-    host: Tensor
+    host: Tensor | None
     copied: Any
     below: Shelved | None
 
@@ -48,9 +49,10 @@ class Shelf:
     def put(self, x: Tensor) -> Shelved:
         """Begin to copy ``x``, which nobody may write to any more; its memory is free again when nobody else
         holds it and two more were put."""
-        import torch
-
-        host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        host = _pinned_like(x)
+        if host is None:
+            self._top = Shelved(x, None, None, self._top)
+            return self._top
         self._top = Shelved(x, host, self._copy(host, x), self._top)
         self._leaving.append(self._top)
         if len(self._leaving) > LEAVING:
@@ -63,7 +65,8 @@ class Shelf:
 
         self._leaving.clear()
         x = self._fetched(kept)
-        torch.cuda.current_stream().wait_event(kept.copied)
+        if kept.copied is not None:
+            torch.cuda.current_stream().wait_event(kept.copied)
         if kept.below is not None:
             self._fetched(kept.below)
         kept.here = self._top = None
@@ -74,6 +77,7 @@ class Shelf:
         import torch
 
         if kept.here is None:
+            assert kept.host is not None
             kept.here = torch.empty(kept.host.shape, dtype=kept.host.dtype, device=self._stream.device)
             kept.copied = self._copy(kept.here, kept.host)
         return kept.here
@@ -86,3 +90,13 @@ class Shelf:
         with torch.cuda.stream(self._stream):
             to.copy_(source, non_blocking=True)
             return self._stream.record_event()
+
+
+def _pinned_like(x: Tensor) -> Tensor | None:
+    """Memory that the GPU can read and write by itself; None where the computer has none to give."""
+    import torch
+
+    try:
+        return torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    except RuntimeError:
+        return None
