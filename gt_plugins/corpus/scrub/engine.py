@@ -49,6 +49,7 @@ _ID = regex(
 )
 _SPECIAL = ("", "")
 """Met where a number or a picture may change: no string that is looked at is empty."""
+_BEHIND_STEP = frozenset("/ \n\t\"'`:),")
 _VALUE_KEYS = frozenset({"value", "Value", "default"})
 _FLAG = regex(r"--?([A-Za-z][\w-]{1,40})")
 
@@ -343,13 +344,17 @@ class Scrubber:
         ]
 
     def _replaced(self, work: _Work) -> list[str]:
-        """Put surrogates for what was found in a text; what stands around them now."""
-        chosen = self._resolve(work.text, work.found)
+        """Put surrogates for what was found in a text; what stands around them now, but for those that can
+        make nothing new of it."""
+        before = work.text
+        chosen = self._resolve(before, work.found)
         if not chosen:
             return []
-        work.text, places = self._replace(work.text, chosen, work.counts)
+        work.text, places = self._replace(before, chosen, work.counts)
         windows: list[list[int]] = []
-        for start, end in places:
+        for hit, (start, end) in zip(chosen, places, strict=True):
+            if _is_step_of_path(before, hit):
+                continue
             if windows and start - _AROUND <= windows[-1][1]:
                 windows[-1][1] = end + _AROUND
             else:
@@ -428,6 +433,12 @@ class Scrubber:
         if hit.kind not in ("email", "host"):
             return False
         return value.lower().endswith(tuple(glue + a for a in self._allowed for glue in ("@", ".")))
+
+
+def _is_step_of_path(text: str, hit: _Found) -> bool:
+    """A name in a path: another word there is as much a path as it was, and nothing else. Transcripts are
+    full of them."""
+    return hit[2] == "user" and text[hit[0] - 1 : hit[0]] == "/" and text[hit[1] : hit[1] + 1] in _BEHIND_STEP
 
 
 def _precedence(hit: _Found) -> tuple[int, int, int, bool, str]:
