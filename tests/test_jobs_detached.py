@@ -9,12 +9,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from training_helpers import RECIPE, request, write_dataset, write_small_base
+from typer.testing import CliRunner
 
+from gt_plugins.cli import model
 from gt_plugins.errors import FinetuneError, UserError
 from gt_plugins.town.root import Town
 from gt_plugins.training import jobs as room
@@ -95,6 +98,30 @@ def test_what_ends_at_once_is_told_with_its_last_words(town: Town) -> None:
     code = "import sys; sys.exit('error: the base is gone')"
     with pytest.raises(FinetuneError, match=r"ended at once: the base is gone"):
         room.wait_begun(job, room.detach(job, [sys.executable, "-c", code]), 0)
+
+
+def test_of_steps_that_come_at_once_the_first_and_the_last_are_shown_and_all_else() -> None:
+    from gt_plugins.cli.model_jobs import _paced
+
+    steps = [{"event": "step", "step": n} for n in range(1, 8)]
+    looked, ended = {"event": "eval", "step": 4}, {"event": "end"}
+    shown = list(_paced([{"event": "start"}, *steps[:4], looked, *steps[4:], ended]))
+    assert shown == [{"event": "start"}, steps[0], steps[3], looked, steps[6], ended]
+    assert list(_paced(steps)) == [steps[0], steps[6]]
+
+
+def test_followed_as_json_a_job_is_waited_for(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = new_job(town, "deacon", "tiny", "d")
+    seen: list[int] = []
+
+    def records(_job: object) -> Iterator[dict[str, Any]]:
+        for number in range(3):
+            seen.append(number)
+            yield {"event": "step", "step": number}
+
+    monkeypatch.setattr(room, "follow", records)
+    done = CliRunner().invoke(model.build(), ["jobs", "follow", job.id, "--town", str(town.root), "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["id"] == job.id and seen == [0, 1, 2]
 
 
 # -- a real job -------------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .common import JsonOption, TownOption, new_app, print_json
+from .exits import one_line
 
 if TYPE_CHECKING:
     from ..training.jobs import JobView
@@ -84,18 +86,9 @@ def follow_job(
     from ..training.jobs import follow, last_words, pick, view
 
     chosen = pick(_folder(checkpoints, town), job)
-    shown, held = 0.0, list[dict[str, Any]]()
-    for record in () if as_json else follow(chosen):
-        if record.get("event") == "step" and time.monotonic() - shown < 1.0:
-            held = [record]  # the last of many is shown
-            continue
-        for one in (*held, record):
-            print(_line(one), flush=True)
-        held = []
-        if record.get("event") == "step":
-            shown = time.monotonic()
-    for one in held:
-        print(_line(one), flush=True)
+    for record in _paced(follow(chosen)):
+        if not as_json:
+            print(_line(record), flush=True)
     end = view(load_job(chosen.folder))
     if as_json:
         print_json(end.to_json())
@@ -103,6 +96,23 @@ def follow_job(
         print(_ending(end))
     if end.state == "failed":
         raise FinetuneError(f"job {end.id} failed: {end.reason or last_words(chosen)}")
+
+
+def _paced(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Records as they come, of steps one a second and the last before anything else."""
+    shown, held = 0.0, None
+    for record in records:
+        step = record.get("event") == "step"
+        if step and time.monotonic() - shown < 1.0:
+            held = record
+            continue
+        if held is not None and not step:
+            yield held
+        held = None
+        yield record
+        shown = time.monotonic() if step else shown
+    if held is not None:
+        yield held
 
 
 def stop_job(
@@ -164,7 +174,7 @@ def _line(record: dict[str, Any]) -> str:
             words = f"checkpoint {record.get('name')}"
         case event:
             words = str(event)
-    return "".join(c if c.isprintable() else "?" for c in words)
+    return one_line(words)
 
 
 def _figure(value: Any, form: str, otherwise: str) -> str:
