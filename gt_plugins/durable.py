@@ -26,6 +26,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the first of its parents that is there."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
+
+
 def private_dir(path: Path) -> Path:
     """Make ``path`` (and its missing parents) 0700 and return it; an existing folder is tightened."""
     _make_missing(path)

@@ -235,7 +235,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "tokens": trained.tokens,
         "seconds": round(trained.seconds, 2),
         "loss": trained.last_loss,
-        "heldout_loss": trained.heldout.loss if math.isfinite(trained.heldout.loss) else None,
+        "heldout_loss": trained.heldout.to_json()["loss"],
         "best_step": trained.heldout.step,
         "early_stop": trained.early,
         "skipped_steps": trained.skipped,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..durable import staged_dir, write_json
+from ..durable import nearest_existing, staged_dir, write_json
 from ..errors import FinetuneError, NonRetriableError, UserError, in_file
 from ..training.safefile import save_tensors
 from ..training.tokenizer_check import INDEX, validate_base
@@ -43,7 +43,7 @@ def write_merged(base: Path, adapter: Path, target: Path, shard_bytes: int = SHA
     validate_base(base)
     weights = settled(lambda: Weights.of_base(base))
     lora = settled(lambda: load_lora(adapter, weights))
-    parent = next(p for p in target.absolute().parents if p.exists())
+    parent = nearest_existing(target.absolute().parent)
     need = sum(_size(weights, name) for name in weights.names())
     if (free := shutil.disk_usage(parent).free) < need:
         problem = f"no space: {need / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"

@@ -115,6 +115,12 @@ def new_job(town: Town, role: str, base: str, dataset: str, *, folder: Path | No
 
 def load_job(folder: Path) -> Job:
     """The job of a folder, with the bead that its journal names. Raises UserError where it is none."""
+    job = _recorded(folder)
+    return replace(job, bead=progress(job).bead)
+
+
+def _recorded(folder: Path) -> Job:
+    """The job as its folder was made for it."""
     path = folder / "job.json"
     if not path.is_file():
         raise UserError(in_file(path, "", "not there", "name the folder of a training job"))
@@ -122,8 +128,7 @@ def load_job(folder: Path) -> Job:
     missing = [k for k in ("id", "role", "base", "dataset") if not isinstance(value.get(k), str)]
     if missing:
         raise UserError(in_file(path, missing[0], "not there", "name the folder of a training job"))
-    job = Job(value["id"], value["role"], value["base"], value["dataset"], folder)
-    return replace(job, bead=progress(job).bead)
+    return Job(value["id"], value["role"], value["base"], value["dataset"], folder)
 
 
 def jobs(checkpoints: Path) -> Iterator[Job]:
@@ -146,7 +151,7 @@ def unreadable(checkpoints: Path) -> list[str]:
     found = []
     for path in sorted(checkpoints.glob("*/job.json")):
         try:
-            load_job(path.parent)
+            _recorded(path.parent)
         except FinetuneError as error:
             found.append(str(error))
         except OSError as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..corpus.dataset import Example
+from ..durable import nearest_existing
 from ..errors import NonRetriableError, UserError, in_file
 from ..rendering.render import Budget, Renderer, Row
 from .engine import eight
@@ -107,8 +108,7 @@ def check_products(net: Network, recipe: Recipe, device: str = "") -> None:
 
 def check_disk(folder: Path, gib: float) -> None:
     """Raises UserError where a job's checkpoints and version would not fit below ``folder``."""
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(there).free / GIB
+    free = shutil.disk_usage(nearest_existing(folder)).free / GIB
     if free < gib:
         raise UserError(
             in_file(

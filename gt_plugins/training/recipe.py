@@ -116,10 +116,9 @@ def base_of(base: str | None, config: Path | None) -> str:
     """The base that is meant: the argument, else the file's ``base`` (from the file's folder), else tiny."""
     if base is not None:
         return _given(base, "--base")
-    named = str(read_recipe_file(config).get("base", "tiny"))
+    named = _given(str(read_recipe_file(config).get("base", "tiny")), f"{config}: base")
     if config is None or named == "tiny":
         return named
-    _given(named, f"{config}: base")
     return str(config.absolute().parent / Path(named).expanduser())
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..corpus import dataset as datasets
 from ..corpus.dataset import Dataset, Example
-from ..durable import parse_json, write_json, write_text
+from ..durable import nearest_existing, parse_json, write_json, write_text
 from ..errors import UserError, in_file
 from ..rendering.conversation import Conversation, Message
 from ..rendering.render import STANDARD, TINY, Renderer, Row
@@ -249,7 +249,7 @@ def _estimate(ready: Prepared) -> Estimate:
 
 def _check_home(request: Request) -> None:
     """The registry, into which the result will go, can be written to. Raises UserError."""
-    there = next(p for p in (request.home, *request.home.parents) if p.exists())
+    there = nearest_existing(request.home)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         problem = "cannot be written to" if there.is_dir() else "not a folder"
         raise UserError(in_file(there, "", problem, "name another folder with --models"))

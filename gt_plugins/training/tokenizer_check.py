@@ -135,11 +135,15 @@ def weight_headers(folder: Path) -> list[Header]:
     raise UserError(in_file(single, "", "not there: a base needs weights", "get the safetensors files"))
 
 
+def _shapes(headers: list[Header]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(info.shape) for header in headers for name, info in header.tensors.items()}
+
+
 def _check_rows(
     folder: Path, config: dict[str, Any], headers: list[Header], tokenizer: Tokenizer
 ) -> tuple[int, int]:
     """Rows of the embedding and tokens of the tokenizer, which must fit each other."""
-    shapes = {name: info.shape for header in headers for name, info in header.tensors.items()}
+    shapes = _shapes(headers)
     if EMBEDDING not in shapes or len(shapes[EMBEDDING]) != 2:
         raise NonRetriableError(
             in_file(headers[0].path, EMBEDDING, "not there", "use a Llama, Qwen or Mistral base")
@@ -167,8 +171,7 @@ def _check_layers(folder: Path, config: dict[str, Any], headers: list[Header]) -
     is missing at random and say nothing."""
     if config.get("model_type") not in FAMILIES:
         return
-    net = read_network(folder)
-    shapes = {name: tuple(info.shape) for header in headers for name, info in header.tensors.items()}
+    net, shapes = read_network(folder), _shapes(headers)
     wanted = {EMBEDDING: (net.vocabulary, net.width), "model.norm.weight": (net.width,)}
     if not net.tied:
         wanted["lm_head.weight"] = (net.vocabulary, net.width)

@@ -384,15 +384,15 @@ class Scrubber:
         own: list[_Found] = []
         wanted: list[_Found] = []
         for hit in set(found):
-            value = text[hit[0] : hit[1]]
-            if is_own(hit[2], value):
+            value = text[hit.start : hit.end]
+            if is_own(hit.kind, value):
                 own.append(hit)
             elif not (self._allowed and self._is_allowed(hit, value, allowed)):
                 wanted.append(hit)
         if not wanted:
             return []
         ordered = sorted(own + wanted)
-        if all(one[1] <= other[0] for one, other in pairwise(ordered)):
+        if all(one.end <= other.start for one, other in pairwise(ordered)):
             return sorted(wanted)
         return self._disentangled(text, own, wanted)
 
@@ -438,7 +438,8 @@ class Scrubber:
 def _is_step_of_path(text: str, hit: _Found) -> bool:
     """A name in a path: another word there is as much a path as it was, and nothing else. Transcripts are
     full of them."""
-    return hit[2] == "user" and text[hit[0] - 1 : hit[0]] == "/" and text[hit[1] : hit[1] + 1] in _BEHIND_STEP
+    before, behind = text[hit.start - 1 : hit.start], text[hit.end : hit.end + 1]
+    return hit.kind == "user" and before == "/" and behind in _BEHIND_STEP
 
 
 def _precedence(hit: _Found) -> tuple[int, int, int, bool, str]:

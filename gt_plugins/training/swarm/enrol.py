@@ -12,7 +12,7 @@ from ...errors import UserError
 from .identity import allow_list, load_identity
 from .member import SwarmMember
 from .peers import LOOPBACK, Place, join, quiet_hivemind
-from .runfile import MOST_PORT, RunFile, addresses, load_run, port_of
+from .runfile import RunFile, addresses, is_address, load_run
 
 PRIVATE_KEY = "private.key"
 """node0's name for a peer's key file."""
@@ -64,7 +64,7 @@ def request_for(
 
 def _check_listeners(option: str, given: Sequence[str]) -> None:
     for listener in given:
-        if not _LISTENER.fullmatch(listener) or port_of(listener) > MOST_PORT:
+        if not is_address(listener, _LISTENER):
             raise UserError(f"{option}: {listener!r} is no address to listen at; write /ip4/HOST/tcp/PORT")
 
 

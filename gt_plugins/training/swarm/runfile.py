@@ -24,7 +24,6 @@ from ...errors import UserError, in_file
 COMPRESSIONS = ("none", "float16")
 """hivemind's own; its kinds with 8 bits and with scaled 16 cannot be read back with numpy 2."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MOST_PORT = 65535
 _ADDRESS = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]{40,64}")
 
 
@@ -144,15 +143,15 @@ def addresses(value: Any, where: Path | str, key: str) -> tuple[str, ...]:
     """Addresses of peers, each checked. Raises UserError naming the first that is none."""
     found = _strings(where, key, value)
     for address in found:
-        if not _ADDRESS.fullmatch(address) or port_of(address) > MOST_PORT:
+        if not is_address(address, _ADDRESS):
             mend = "write /ip4/HOST/tcp/PORT/p2p/PEER, as the seed prints it"
             raise UserError(in_file(where, key, f"{address!r} is not a peer's address", mend))
     return found
 
 
-def port_of(address: str) -> int:
-    """The port of ``/…/tcp/PORT…``."""
-    return int(address.split("/tcp/")[1].partition("/")[0])
+def is_address(text: str, form: re.Pattern[str]) -> bool:
+    """Whether a text has the form of an address, ``/…/tcp/PORT…``, with a port that there is."""
+    return bool(form.fullmatch(text)) and int(text.split("/tcp/")[1].partition("/")[0]) <= 65535
 
 
 def _known(where: Path | str, key: str, value: Mapping[str, Any], names: list[str]) -> None:
