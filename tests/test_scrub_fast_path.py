@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from scrub_helpers import scrubber
 from scrub_plants import CONTEXTS, HARD_NEGATIVES, forms, personal, structured
 
-from gt_plugins.corpus.scrub import assignments, decoding, rules, scan, secrets
+from gt_plugins.corpus.scrub import assignments, decoding, encoded, rules, scan, secrets
 from gt_plugins.corpus.scrub import personal as personal_layer
 from gt_plugins.corpus.scrub.engine import Scrubber
 from gt_plugins.transcripts.model import Session, Turn
@@ -160,3 +161,34 @@ _LOCAL = "[A-Za-z0-9][A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9]"
 @given(st.from_regex(f"{_LOCAL}@[A-Za-z0-9]{{1,20}}[.](?:com|dev|org)", fullmatch=True))
 def test_scrubadub_takes_every_address_it_is_not_asked_about(address: str) -> None:
     assert personal_layer._scrubadub("email", address)
+
+
+class EveryTwelve:
+    """Every twelve of every run of letters and digits, whatever is in it."""
+
+    def hits(self, data: bytes) -> list[tuple[int, int, int]]:
+        runs = re.finditer(rb"[A-Za-z0-9]{12,}", data)
+        starts = (at for run in runs for at in range(run.start(), run.end() - 11, 12))
+        return [(0, at, at + 12) for at in starts]
+
+
+def encodings(plain: bytes) -> list[str]:
+    digits = plain.hex()
+    return [base64.b64encode(plain).decode(), digits, digits.upper(), digits.swapcase().title()]
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_no_run_that_holds_something_is_passed_over(data: st.DataObject) -> None:
+    plain = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=9, max_size=40)
+    encoded_text = plain.map(str.encode).map(encodings).flatmap(st.sampled_from)
+    runs = st.text("abcDEF019", min_size=1, max_size=30)
+    heads = st.sampled_from(
+        ("pat" + "Xy3" * 4 + "ab.", "MTIzNDU2Nzg5MDEyMzQ1Njc4.", "\\n", "%41", "é", ".", " ", "/", "_")
+    )
+    pieces = st.one_of(encoded_text, runs, heads, st.just("0123456789abcdef" * 4))
+    text = "".join(data.draw(st.lists(pieces, max_size=8)))
+    found = encoded.find(scan.Haystack(text), bool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoded, "_candidates", EveryTwelve)
+        assert found == encoded.find(scan.Haystack(text), bool)

@@ -140,7 +140,7 @@ SHAPES: tuple[tuple[str, str], ...] = (
     ("ahv", "000.0000.0000.00"),
     ("codice fiscale", "aaaaaa00a00a000a"),
 )
-"""(name of the finder, digits as 0 and letters as a): what needs no word beside it."""
+"""(name of the finder, digits as 0 and capitals as a): what needs no word beside it."""
 _BARE: dict[str, tuple[re.Pattern[str], Check]] = {
     "cpf": (regex(r"(?<![\w.])\d{3}\.\d{3}\.\d{3}-\d{2}(?![\w.])", re.ASCII), cpf),
     "cnpj": (regex(r"(?<![\w.])\d{2}\.\d{3}\.\d{3}/\d{4}-\d{2}(?!\w)", re.ASCII), _always),

@@ -1,8 +1,8 @@
 """Base64 and hexadecimal digits that hold a secret: ``user:password``, a dotenv file, a key, a JSON document.
 
 What they decode to is text in UTF-8, or in UTF-16 as PowerShell has it. Candidates are runs of letters and
-digits of 12 characters and more; those of one case (words, hashes) are passed over at once, those that do not
-decode to text (digests, images, identifiers) right after.
+digits of 12 characters and more, looked at by twelves: Hyperscan tells the first twelve that is not of one
+case (words and hashes are), those that do not decode to text (digests, images, identifiers) go right after.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from .decoding import TEXT_HEAD, decode_base64, hex_text, plain_text
 from .judge import is_placeholder, looks_random
 from .layers import Hit
 from .patterns import regex
-from .scan import Automaton, Haystack, word_left
+from .scan import Haystack, Mark, Marks, word_left
 
-CANDIDATE = "a" * 12
-"""In the class form of a text: the literal that a run is found by."""
+_TWELVE = 12
 _RUN = regex(r"[A-Za-z0-9+/_-]+={0,2}")
 _ALNUM = string.ascii_letters + string.digits
 _BASE64 = _ALNUM + "+/_-"
@@ -34,6 +33,8 @@ _BARE_STARTS = frozenset("pMNOs")
 _HEX_TEXT = regex(r"(?:[2-7][0-9a-f]|0[9ad]){12,}(?![0-9a-z])", re.IGNORECASE)
 """Digits of nothing but printable ASCII: no hash is so."""
 _HEX_STARTS = "0234567"
+_DOTTED = "pat[A-Za-z0-9]{14}[.]"
+"""The head of a key that has a run of one case behind it."""
 _JOINS = frozenset(_ALNUM + "\\%[;")
 """Before a run: more of it, or what may be the beginning of an escape whose tail looks like a part of it."""
 
@@ -43,12 +44,12 @@ def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
     text = stack.text
     out: list[Hit] = []
     done = 0
-    for _, start, _ in _runs().hits(stack.runs()):
+    for _, start, _ in _candidates().hits(stack.latin):
         if start < done:
             continue
-        probe = text[start : start + 12]
+        probe = text[start : start + _TWELVE]
         if start >= 18 and text[start - 1] == "." and _bare(text, start - 18, out):
-            done = start + 12  # a run of one case, but the tail of a key that has a dot in it
+            done = start + _TWELVE  # a run of one case, but the tail of a key that has a dot in it
         elif probe[0] in _HEX_STARTS and (digits := _HEX_TEXT.match(text, start)) is not None:
             done = digits.end()
             if inner(hex_text(digits[0])):
@@ -59,8 +60,36 @@ def find(stack: Haystack, inner: Callable[[str], bool]) -> list[Hit]:
 
 
 @lru_cache(maxsize=1)
-def _runs() -> Automaton:
-    return Automaton([CANDIDATE], overlapping=False)
+def _candidates() -> Marks:
+    """Of a run cut into twelves: the first that has both cases; twice twelve digits of hexadecimal text; and
+    the twelve behind the head of a key that has a dot in it."""
+    begins = "(?:^|[^A-Za-z0-9])"
+    one_case = f"(?:[a-z0-9]{{{_TWELVE}}}|[A-Z0-9]{{{_TWELVE}}})*"
+    hex_text = f"(?:[2-7][0-9A-Fa-f]|0[9ADad]){{{_TWELVE}}}"
+    return Marks(
+        (
+            Mark(f"{begins}{one_case}{_both_cases()}", _TWELVE),
+            Mark(f"{begins}(?:[A-Za-z0-9]{{{_TWELVE}}})*{hex_text}", 2 * _TWELVE),
+            Mark(f"{_DOTTED}[a-f0-9]{{{_TWELVE}}}", _TWELVE),
+        )
+    )
+
+
+def _both_cases() -> str:
+    """Twelve letters and digits with a capital and a small letter among them, by where the first letter
+    stands and where the first of the other case does."""
+
+    def some(what: str, count: int) -> str:
+        return f"[{what}]{{{count}}}" if count else ""
+
+    ways = [
+        f"{some('0-9', first)}[{one}]{some('0-9' + one, other - first - 1)}[{another}]"
+        f"{some('A-Za-z0-9', _TWELVE - 1 - other)}"
+        for other in range(1, _TWELVE)
+        for first in range(other)
+        for one, another in (("a-z", "A-Z"), ("A-Z", "a-z"))
+    ]
+    return f"(?:{'|'.join(ways)})"
 
 
 def _one_run(text: str, start: int, floor: int, inner: Callable[[str], bool], out: list[Hit]) -> int:

@@ -448,7 +448,7 @@ _FINDERS: dict[str, Callable[[str, int, int, list[Hit]], int]] = {
 }
 
 
-_CLASSES = {"0": "[0-9]", "a": "[A-Za-z]", "h": "[0-9A-Fa-f]"}
+_CLASSES = {"0": "[0-9]", "a": "[A-Z]", "h": "[0-9A-Fa-f]"}
 _AFTER = {"street": ("[^A-Za-z0-9_]", 1)}
 _AFTER |= {name: (r"[^a-z0-9][^\n\x00]{3}", 4) for name, _ in documents.WORDS}
 """What must follow a word: its end for a street; for a document no more of it (``pan`` is no ``panel``) and

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import re
-import string
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -24,8 +23,6 @@ import hyperscan
 from .compiled import database
 from .patterns import regex
 
-_LETTERS = string.ascii_letters.encode()
-_ALNUM = bytes.maketrans(b"0123456789" + _LETTERS, b"a" * 62)
 _SHORT = 5
 _ANSI = regex(r"(?:\x1b|\\u001b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m$", re.IGNORECASE)
 _ANSI_TAIL = regex(r"\d{0,3}m")
@@ -44,8 +41,9 @@ class Haystack:
 
     @property
     def latin(self) -> bytes:
+        """With a NUL behind it: no letter, digit or underscore, as any text ends."""
         if self._latin is None:
-            self._latin = self.text.encode("latin-1", "replace")
+            self._latin = f"{self.text}\0".encode("latin-1", "replace")
         return self._latin
 
     @property
@@ -54,10 +52,6 @@ class Haystack:
         if self._folded is None:
             self._folded = self.latin.lower()
         return self._folded
-
-    def runs(self) -> bytes:
-        """ASCII letters and digits as ``a``, the rest as it is."""
-        return self.latin.translate(_ALNUM)
 
 
 _last: list[Haystack] = []
@@ -80,9 +74,8 @@ def forget() -> None:
 class Automaton:
     """Literal patterns searched all at once; overlapping matches are all reported."""
 
-    def __init__(self, patterns: Iterable[str], overlapping: bool = True) -> None:
+    def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
-        self._overlapping = overlapping
         self._machine = (
             ahocorasick_rs.BytesAhoCorasick(
                 [p.encode("latin-1") for p in self.patterns],
@@ -96,7 +89,7 @@ class Automaton:
         """(index of the pattern, start, end), by increasing end."""
         if self._machine is None:
             return []
-        return self._machine.find_matches_as_indexes(data, overlapping=self._overlapping)
+        return self._machine.find_matches_as_indexes(data, overlapping=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +131,12 @@ class Marks:
         )
 
     def hits(self, data: bytes) -> list[tuple[int, int, int]]:
-        """(index of the mark, its start, its end), by increasing end. The end of the data counts as a
-        character that is no letter, digit or underscore."""
+        """(index of the mark, its start, its end), by increasing end."""
         found: list[tuple[int, int]] = []
         keep = found.append
         with self._one_at_a_time:
             self._database.scan(
-                data + b"\0", match_event_handler=lambda index, _, end, flags, more: keep((index, end))
+                data, match_event_handler=lambda index, _, end, flags, more: keep((index, end))
             )
         starts, ends = self._starts, self._ends
         hits = [(end - ends[index], end - starts[index], index) for index, end in found]
