@@ -310,7 +310,7 @@ def test_two_records_on_one_line_are_both_read(tmp_path: Path) -> None:
 def test_huge_line_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = patrol(CWD)
     whole = texts(claude.read(script.write(tmp_path)))
-    monkeypatch.setattr(lines.read_objects, "__defaults__", (4096,))
+    monkeypatch.setattr(lines.lines_of, "__defaults__", (4096,))
     session = read_text(tmp_path, json.dumps({"type": "user", "pad": "x" * 3_000_000}) + "\n" + script.text())
     assert texts(session) == whole
     assert session.counts["huge"] == 1
@@ -386,6 +386,44 @@ def strings(value: Any, keys: bool = False) -> list[str]:
         own = [str(k) for k in value] if keys else []
         return own + [s for v in value.values() for s in strings(v, keys)]
     return [str(value)] if keys else []
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to every value within a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, item in inner for found in places(item, (*path, key)))][not path :]
+
+
+ODD_VALUE = st.sampled_from(
+    (None, True, False, 0, -3, 7, 2.5, "", "x", "user", "2026-03-01T08:00:00Z", [], ["x"], [None, 3], {})
+)
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_line_is_read_alike_at_once_and_field_by_field(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Whatever stands in a field, and whatever fields are gone or new."""
+    script = patrol(CWD)
+    script.say("more", isMeta=True)
+    script.line(type="user", message={"role": "user", "content": "hi"}, isSidechain=True, agentId="a1")
+    for _ in range(data.draw(st.integers(0, 4))):
+        line = data.draw(st.sampled_from(script.lines))
+        *way, last = data.draw(st.sampled_from(places(line)))
+        at: Any = line
+        for step in way:
+            at = at[step]
+        at[last] = data.draw(ODD_VALUE)
+        if data.draw(st.booleans()):
+            line[data.draw(st.sampled_from(("isMeta", "agentId", "usage", "kind", "index")))] = data.draw(
+                ODD_VALUE
+            )
+    path = script.write(tmp_path_factory.mktemp("s"))
+    at_once = claude.read_all(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claude, "decoded", lambda raw: None)
+        assert claude.read_all(path) == at_once
 
 
 @given(cut=st.integers(1, 3000))

@@ -33,13 +33,14 @@ from typing import Any
 from .. import hookimpl
 from ..town.accounts import config_dirs
 from ..town.root import Town
+from .claude_record import Message, Record, Usage, decoded, record_of
 from .fields import moment as _moment
 from .fields import name as _name
 from .fields import safe_id as _safe_id
 from .fields import string as _string
 from .fields import text as _text
 from .graph import Kind, Node, order
-from .lines import first_lines, parse_line, read_objects
+from .lines import AT_ONCE, first_lines, lines_of, parse_line
 from .model import Block, Session, Turn
 from .sources import Head, TranscriptSource, scan
 
@@ -55,11 +56,14 @@ _KNOWN_LINES = frozenset(
 )
 _SAID = frozenset({"user", "assistant"})
 _KNOWN_BLOCKS = frozenset("text thinking redacted_thinking tool_use tool_result image document".split())
+_PLAIN_BLOCKS = ("text", "tool_use")
+"""Kept as they are."""
 _BOOKKEEPING = frozenset(
     "uuid parentUuid logicalParentUuid sessionId timestamp cwd version gitBranch userType entrypoint "
     "isSidechain agentId slug requestId".split()
 )
 _BY_TIME = attrgetter("time")
+_NO_USAGE = Usage()
 _PERSISTED = re.compile(r"<persisted-output>\s.*?saved to: ([^\n]+)\n", re.DOTALL)
 
 
@@ -134,22 +138,21 @@ def read_all(path: Path) -> list[Session]:
     return found
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Line(Node):
+class _Line(Node, kw_only=True, eq=False, gc=False):
     """A line that has its place in the graph, with what is kept of it."""
 
-    type: str
-    session_id: str
-    agent: str
-    sidechain: bool
+    record: Record
     at: str
-    cwd: str
     version: str
     meta: bool
     model: str
-    usage: dict[str, int]
     blocks: tuple[Block, ...]
     hook: str
+
+    @property
+    def usage(self) -> Usage:
+        message = self.record.message
+        return (message.usage if message is not None else None) or _NO_USAGE
 
 
 class _Lines:
@@ -161,9 +164,11 @@ class _Lines:
         self.by_uuid: dict[str, _Line] = {}
         self.ids: Counter[str] = Counter()
         self.safe_ids: dict[str, str] = {}
+        self.taken = 0
         self.own_agent = _safe_id(path.stem) if path.stem.startswith("agent-") else ""
-        for index, line in enumerate(read_objects(path, counts)):
-            self._take(index, line)
+        with open(path, "rb", buffering=AT_ONCE) as handle:
+            for raw in lines_of(handle, counts):
+                self._read(raw)
 
     def main_id(self) -> str:
         """The session id this file is about: its name if lines carry that, else the most frequent one."""
@@ -176,10 +181,11 @@ class _Lines:
         """(session id, agent) of a line; the agent is empty for the main conversation."""
         if self.own_agent:
             return (main, self.own_agent)
-        session = self._safe(line.session_id) if line.session_id else main
-        if not line.sidechain:
+        record = line.record
+        session = self._safe(record.session_id) if record.session_id else main
+        if record.is_sidechain is not True:
             return (session, "")
-        return (session, f"agent-{_safe_id(line.agent or self._top(line))}")
+        return (session, f"agent-{_safe_id(record.agent_id or self._top(line))}")
 
     def _safe(self, session_id: str) -> str:
         if session_id not in self.safe_ids:
@@ -191,70 +197,76 @@ class _Lines:
         seen = {line.uuid}
         while True:
             above = self.by_uuid.get(line.parent)
-            if above is None or not above.sidechain or above.uuid in seen:
+            if above is None or above.record.is_sidechain is not True or above.uuid in seen:
                 return min(seen) if above is not None and above.uuid in seen else line.uuid
             seen.add(above.uuid)
             line = above
 
-    def _take(self, index: int, line: dict[str, Any]) -> None:
-        texts = {key: value for key, value in line.items() if type(value) is str}
-        kind, uuid = texts.get("type", ""), texts.get("uuid", "")
-        if kind in _SAID and type(line.get("message")) is not dict:
+    def _read(self, raw: bytes) -> None:
+        """Take a line of the file: as a record at once, or object by object where anything in it is odd."""
+        record = decoded(raw)
+        if record is not None and (record.type in _KNOWN_LINES or (record.type in _SAID and record.uuid)):
+            self._take(record, {})
+        else:
+            for line in parse_line(raw, self.counts, raw.endswith(b"\n")):
+                self._take(record_of(line), line)
+
+    def _take(self, record: Record, line: dict[str, Any]) -> None:
+        """``line`` is the whole of it, where that is needed."""
+        if record.type in _SAID and record.message is None:
             self.counts["no_message"] += 1
             return
-        if not uuid and kind in _KNOWN_LINES:
-            self.counts[f"line:{kind}"] += 1
+        if not record.uuid and record.type in _KNOWN_LINES:
+            self.counts[f"line:{record.type}"] += 1
             return
-        if session_id := texts.get("sessionId"):
-            self.ids[session_id] += 1
+        if record.session_id:
+            self.ids[record.session_id] += 1
+        uuid = record.uuid
         if not uuid:
             uuid = "line-" + hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()[:24]
             self.counts["no_uuid"] += 1
         if uuid in self.by_uuid:
             self.counts["rewritten"] += 1
-        self.by_uuid[uuid] = self._kept(index, uuid, kind, line, texts)
+        self.by_uuid[uuid] = self._kept(uuid, record, line)
+        self.taken += 1
 
-    def _kept(self, index: int, uuid: str, type: str, line: dict[str, Any], texts: dict[str, str]) -> _Line:
-        """What is kept of a line; ``texts`` are those of its fields that are strings."""
-        blocks, hook, meta = self._content(type, line)
-        message = line["message"] if type in _SAID else {}
-        model = _string(message.get("model")) if type == "assistant" else ""
-        kind, uses, answers = _part(type, blocks)
-        at, seconds = _moment(texts.get("timestamp", ""))
+    def _kept(self, uuid: str, record: Record, line: dict[str, Any]) -> _Line:
+        message = record.message if record.type in _SAID else None
+        blocks, hook, meta = self._content(record, message, line)
+        model = message.model or "" if message is not None and record.type == "assistant" else ""
+        kind, uses, answers = _part(record.type, blocks)
+        at, seconds = _moment(record.timestamp or "")
         return _Line(
             uuid=uuid,
-            parent=texts.get("parentUuid") or texts.get("logicalParentUuid", ""),
+            parent=record.parent,
             kind=kind,
-            index=index,
+            index=self.taken,
             time=seconds,
-            message_id=_string(message.get("id")),
+            message_id=message.id or "" if message is not None else "",
             uses=uses,
             answers=answers,
-            answers_line=texts.get("sourceToolAssistantUUID", "") if kind == "result" else "",
-            type=type,
-            session_id=texts.get("sessionId", ""),
-            agent=texts.get("agentId", ""),
-            sidechain=line.get("isSidechain") is True,
+            answers_line=record.source_tool or "" if kind == "result" else "",
+            record=record,
             at=at,
-            cwd=texts.get("cwd", ""),
-            version=_name(texts.get("version", "")),
-            meta=meta or model == SYNTHETIC or _by_the_client(line),
+            version=_name(record.version or ""),
+            meta=meta or model == SYNTHETIC or record.by_the_client,
             model="" if model == SYNTHETIC else _name(model),
-            usage=_usage(message.get("usage")),
             blocks=blocks,
             hook=hook,
         )
 
-    def _content(self, kind_name: str, line: dict[str, Any]) -> tuple[tuple[Block, ...], str, bool]:
+    def _content(
+        self, record: Record, message: Message | None, line: dict[str, Any]
+    ) -> tuple[tuple[Block, ...], str, bool]:
         """(blocks, hook, meta) of a line."""
-        if kind_name in _SAID:
-            return tuple(self._blocks(line["message"].get("content"))), "", False
-        if kind_name == "attachment":
-            return self._attachment(line.get("attachment"))
-        if kind_name in _KNOWN_LINES:
-            self.counts[f"line:{kind_name}"] += 1
+        if message is not None:
+            return tuple(self._blocks(message.content)), "", False
+        if record.type == "attachment":
+            return self._attachment(record.attachment)
+        if record.type in _KNOWN_LINES:
+            self.counts[f"line:{record.type}"] += 1
             return (), "", True
-        name = _name(kind_name) or "none"
+        name = _name(record.type or "") or "none"
         self.counts[f"type:{name}"] += 1
         rest = {k: v for k, v in line.items() if k not in _BOOKKEEPING}
         return ({"type": "unknown", "line": rest},), f"type:{name}", True
@@ -285,13 +297,14 @@ class _Lines:
 
     def _blocks(self, content: Any) -> list[Block]:
         """Content as a list of blocks: plain text becomes one, what is no block is counted."""
-        if isinstance(content, str):
+        if type(content) is str:
             return [{"type": "text", "text": content}] if content else []
         blocks: list[Block] = []
-        for item in content if isinstance(content, list) else ():
-            if isinstance(item, dict):
-                blocks.append(self._block(item))
-            elif isinstance(item, str):
+        for item in content if type(content) is list else ():
+            if type(item) is dict:
+                plain = item.get("type") in _PLAIN_BLOCKS and "signature" not in item
+                blocks.append(item if plain else self._block(item))
+            elif type(item) is str:
                 blocks.append({"type": "text", "text": item})
             else:
                 self.counts["block:odd"] += 1
@@ -333,25 +346,19 @@ def persisted_text(transcript: Path, named: str) -> str | None:
         return None
 
 
-def _part(type: str, blocks: Sequence[Block]) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
+def _part(type: str | None, blocks: Sequence[Block]) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
     """The part that a line has in the conversation, and the tool calls that it makes and that it answers."""
     if type == "assistant":
-        uses = [_string(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
-        return "assistant", tuple(filter(None, uses)), ()
+        return "assistant", _strings(blocks, "tool_use", "id"), ()
     if type != "user":
         return "note", (), ()
-    answers = [_string(block.get("tool_use_id")) for block in blocks if block.get("type") == "tool_result"]
-    return "result" if answers else "prompt", (), tuple(filter(None, answers))
+    is_result = any(block.get("type") == "tool_result" for block in blocks)
+    return "result" if is_result else "prompt", (), _strings(blocks, "tool_result", "tool_use_id")
 
 
-def _by_the_client(line: dict[str, Any]) -> bool:
-    """Whether a flag says that the client wrote a line itself."""
-    return (
-        line.get("isMeta") is True
-        or line.get("isCompactSummary") is True
-        or line.get("isVisibleInTranscriptOnly") is True
-        or line.get("isApiErrorMessage") is True
-    )
+def _strings(blocks: Sequence[Block], type: str, key: str) -> tuple[str, ...]:
+    """The strings under ``key`` of the blocks of a type."""
+    return tuple([found for block in blocks if block.get("type") == type and (found := _text(block, key))])
 
 
 def _session(lines: _Lines, key: tuple[str, str], nodes: list[_Line], counts: Counter[str]) -> Session:
@@ -371,14 +378,14 @@ def _session(lines: _Lines, key: tuple[str, str], nodes: list[_Line], counts: Co
         id=f"{session_id}.{agent}" if agent else session_id,
         source="claude",
         turns=tuple(build.turns),
-        cwd=next((line.cwd for line in live if line.cwd), ""),
+        cwd=next((line.record.cwd for line in live if line.record.cwd), ""),
         client_version=next((line.version for line in reversed(live) if line.version), ""),
         models=tuple(dict.fromkeys(t.model for t in build.turns if t.model)),
         started=min(dated, key=_BY_TIME).at if dated else "",
         ended=max(dated, key=_BY_TIME).at if dated else "",
         parent=session_id if agent else "",
         counts=dict(sorted(counts.items())),
-        usage=dict(sorted(build.usage.items())),
+        usage=build.usage.counted(),
     )
 
 
@@ -388,7 +395,7 @@ class _Build:
 
     counts: Counter[str]
     turns: list[Turn] = field(default_factory=list)
-    usage: Counter[str] = field(default_factory=Counter)
+    usage: Usage = field(default_factory=Usage)
     calls: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
 
@@ -400,7 +407,7 @@ class _Build:
             self._turn(first, "user", self._results_once(first.blocks))
         elif first.hook:
             self._turn(first, "hook", first.blocks)
-        elif first.type == "attachment":
+        elif first.record.type == "attachment":
             self._turn(first, "user", first.blocks)
 
     def _turn(self, line: _Line, role: Any, blocks: tuple[Block, ...]) -> None:
@@ -416,10 +423,9 @@ class _Build:
             self._add_once(line.blocks, blocks)
             model = model or line.model
             meta = meta or line.meta
-            if line.usage.get("output_tokens", 0) > usage.get("output_tokens", 0):
+            if line.usage.output_tokens > usage.output_tokens:
                 usage = line.usage
-        for kind, tokens in usage.items():
-            self.usage[kind] += tokens
+        self.usage.add(usage)
         if blocks:
             name = _safe_id(first.message_id or first.uuid)
             self.turns.append(Turn(name, "assistant", tuple(blocks), first.at, model, "", meta))
@@ -451,10 +457,3 @@ class _Build:
         for name, missing in (("call", self.calls - self.answered), ("result", self.answered - self.calls)):
             if missing:
                 self.counts[f"unpaired_{name}"] += len(missing)
-
-
-def _usage(value: Any) -> dict[str, int]:
-    if not value or type(value) is not dict:
-        return {}
-    wanted = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return {k: value[k] for k in wanted if type(value.get(k)) is int and value[k] > 0}

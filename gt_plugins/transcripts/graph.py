@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, Literal, TypeVar
+
+import msgspec
 
 Kind = Literal["prompt", "assistant", "result", "note"]
 Key = tuple[tuple[float, ...], ...]
 
 
-@dataclass(eq=False, slots=True)
-class Node:
+class Node(msgspec.Struct, eq=False, gc=False):
     """One line with a uuid. ``note`` is whatever is no message: hook output, system lines, unknown types."""
 
     uuid: str
@@ -90,9 +92,9 @@ def _linked(nodes: Sequence[N]) -> _Graph[N]:
     depth, root, age = [-1] * len(nodes), [""] * len(nodes), [_age(node) for node in nodes]
     for start, up in enumerate(above):
         if up >= 0 and depth[up] >= 0:
-            path, walk = [start], up
-        else:
-            path, walk = _path_up(age, above, depth, start)
+            depth[start], root[start] = depth[up] + 1, root[up]
+            continue
+        path, walk = _path_up(age, above, depth, start)
         for at in reversed(path):
             if walk >= 0:
                 depth[at], root[at] = depth[walk] + 1, root[walk]
@@ -150,33 +152,20 @@ def _chain(graph: _Graph[N], tree: list[int]) -> list[int]:
 
 
 def _closure(graph: _Graph[N], tree: list[int], chain: list[int]) -> set[int]:
-    """The chain and all that belongs to it."""
-    if len(chain) == len(tree):
-        return set(chain)
+    """The chain and all that belongs to it: other lines of its replies, and the results of their calls."""
+    live = set(chain)
+    if len(live) == len(tree):
+        return live
     nodes = graph.nodes
-    replies: dict[str, list[int]] = defaultdict(list)
-    results: dict[str, list[int]] = defaultdict(list)
-    for at in tree:
-        node = nodes[at]
-        if node.kind == "assistant" and node.message_id:
-            replies[node.message_id].append(at)
-        for call in node.answers:
-            results[call].append(at)
-        if node.answers_line:
-            results[node.answers_line].append(at)
-    live: set[int] = set()
-    todo = list(chain)
-    while todo:
-        at = todo.pop()
-        if at in live:
-            continue
-        live.add(at)
-        node = nodes[at]
-        if node.kind == "assistant":
-            todo += replies.get(node.message_id, ())
-            todo += results.get(node.uuid, ())
-            for call in node.uses:
-                todo += results.get(call, ())
+    beside = [nodes[at] for at in tree if at not in live]
+    replies = [node for at in chain if (node := nodes[at]).kind == "assistant"]
+    messages = {node.message_id for node in replies} - {""}
+    replies += [node for node in beside if node.kind == "assistant" and node.message_id in messages]
+    asked = {call for node in replies for call in node.uses}
+    asked.update([node.uuid for node in replies])
+    ours = {node.uuid for node in replies}
+    ours.update([n.uuid for n in beside if n.answers_line in asked or not asked.isdisjoint(n.answers)])
+    live.update([at for at in tree if nodes[at].uuid in ours])
     return live | _notes_beside(graph, tree, live) if len(live) < len(tree) else live
 
 
@@ -203,10 +192,8 @@ def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) 
     place = {at: i for i, at in enumerate(chain)}
     replies: dict[str, list[int]] = defaultdict(list)
     singles: list[int] = []
-    for at in tree:
+    for at in tree if len(live) == len(tree) else [at for at in tree if at in live]:
         node = nodes[at]
-        if at not in live:
-            continue
         if node.kind == "assistant":
             replies[node.message_id or node.uuid].append(at)
         else:
@@ -227,10 +214,12 @@ def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) 
         for at in lines:
             keys[at] = key
             asked.setdefault(nodes[at].uuid, (key, len(calls)))
-    for at in sorted(singles, key=depth.__getitem__):
+    singles.sort(key=depth.__getitem__)
+    for at in singles:
         keys[at] = key = _single_key(graph, at, place, keys, asked)
         keyed.append((key, [nodes[at]]))
-    return [unit for _, unit in sorted(keyed, key=lambda pair: pair[0])]
+    keyed.sort(key=itemgetter(0))
+    return [unit for _, unit in keyed]
 
 
 def _single_key(

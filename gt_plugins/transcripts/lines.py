@@ -12,13 +12,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
 MAX_LINE = 32 * 1024 * 1024
-_AT_ONCE = 1 << 18
+AT_ONCE = 1 << 18
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -31,21 +30,21 @@ def _finite(text: str) -> float | str:
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
 
 
-def read_objects(path: Path, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one line in memory at a time. Raises OSError if it cannot be read."""
-    with open(path, "rb", buffering=_AT_ONCE) as handle:
-        yield from objects(handle, counts, max_line)
-
-
 def objects(handle: BinaryIO, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[dict[str, Any]]:
     """The JSON objects of an open file, one line in memory at a time; longer ones are passed over."""
+    for raw in lines_of(handle, counts, max_line):
+        yield from parse_line(raw, counts, raw.endswith(b"\n"))
+
+
+def lines_of(handle: BinaryIO, counts: Counter[str], max_line: int = MAX_LINE) -> Iterator[bytes]:
+    """The lines of an open file, with their ends; longer ones are passed over."""
     while raw := handle.readline(max_line + 1):
         if len(raw) > max_line:
             counts["huge"] += 1
             while raw and not raw.endswith(b"\n"):
-                raw = handle.readline(_AT_ONCE)
-            continue
-        yield from parse_line(raw, counts, raw.endswith(b"\n"))
+                raw = handle.readline(AT_ONCE)
+        else:
+            yield raw
 
 
 def first_lines(handle: BinaryIO, limit: int) -> Iterator[bytes]:
