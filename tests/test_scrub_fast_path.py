@@ -91,6 +91,34 @@ def test_hits_are_the_same(text: list[str], slow_layers: dict[str, Any]) -> None
             assert fast[1] == sorted(set(map(str, personal_layer.find(whole))))
 
 
+BEHIND = (
+    ": str, ",
+    ": ",
+    " = ",
+    "=",
+    " ",
+    ")",
+    ".",
+    "None\n",
+    "Xk3",
+    "9f8a7d6c5b4a!",
+    "\n",
+    '"',
+    "int\n",
+    "x" * 30,
+)
+
+
+@given(key=st.sampled_from(("token", "api_key", "password", "creds", "max_tokens")), data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_glance_behind_a_key_hides_nothing(key: str, data: st.DataObject) -> None:
+    text = key + "".join(data.draw(st.lists(st.sampled_from(BEHIND), max_size=6)))
+    found = secrets.find(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignments, "_holds_nothing", lambda key, behind: not assignments._strength(key))
+        assert found == secrets.find(str(text))
+
+
 def session(rng: random.Random) -> Session:
     """A session whose blocks hold texts under many keys, nested, and numbers and pictures beside them."""
     turns = []

@@ -8,6 +8,7 @@ work for one keyword does not depend on the length of the text.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from .judge import (
@@ -65,6 +66,7 @@ _ASSIGN = regex(
 )
 _NOTHING_FOLLOWS = frozenset(".;)}{[/<&!?@#$^~")
 """What stands behind a key with no value."""
+_GLANCE = 32
 _SPACE = regex(r"\s")
 _LEAST = {PASSWORD: 4, TOKEN: 8}
 _WORD = {strength: regex(rf"[A-Za-z0-9_]{{1,{least - 2}}}[,)]?\s") for strength, least in _LEAST.items()}
@@ -144,12 +146,9 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
     stop = _REST.match(text, end).end() if text[end : end + 1] in _KEY_CHARS else end  # type: ignore[union-attr]
     left = word_left(text, start, _KEY_CHARS, 60) if text[start - 1 : start] in _KEY_CHARS else start
     key = text[left:stop]
-    if text[stop : stop + 1] in _NOTHING_FOLLOWS:
+    if _holds_nothing(key, text[stop : stop + _GLANCE]) or text[left - 3 : left] == "://":
         return 0
-    strength = key_strength(key) or (PASSWORD if key.lower() == "identified by" else 0)
-    if not strength or text[left - 3 : left] == "://":
-        return 0
-    pair = "cred" in key.lower()
+    strength, pair = _strength(key), _is_pair(key)
     at = _ASSIGN.match(text, stop)
     if at is not None:
         if not pair and _WORD[strength].match(text, at.end()):
@@ -172,6 +171,27 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
         out.append(Hit(value.start, value.end, "number" if number else kind_of(key, strength)))
         return value.end
     return _after(value.start, value.end)
+
+
+@lru_cache(maxsize=16_384)
+def _holds_nothing(key: str, behind: str) -> bool:
+    """Whether the key, and the few characters behind it, show that it holds no secret: ``token: str,`` and
+    ``max_tokens)`` fill whole files of code. Where it takes more of the text to tell, it may."""
+    strength = _strength(key)
+    if not strength or behind[:1] in _NOTHING_FOLLOWS:
+        return True
+    at = _ASSIGN.match(behind)
+    word = None if at is None or _is_pair(key) else _WORD[strength].match(behind, at.end())
+    return word is not None and word.end() < len(behind)
+
+
+def _strength(key: str) -> int:
+    return key_strength(key) or (PASSWORD if key.lower() == "identified by" else 0)
+
+
+def _is_pair(key: str) -> bool:
+    """Of a name and a password, rather than of a value."""
+    return "cred" in key.lower()
 
 
 def _items(text: str, at: re.Match[str], key: str, strength: int) -> list[Hit]:

@@ -20,7 +20,7 @@ from . import addresses, documents
 from .judge import is_placeholder
 from .layers import Hit
 from .patterns import regex
-from .scan import Haystack, Mark, Marks, haystack, luhn, starts_word, word, word_left
+from .scan import Mark, Marks, haystack, luhn, starts_word, word, word_left
 
 _TLDS = frozenset(
     "com org net edu gov mil int info biz name pro dev app xyz tech online site store cloud blog page "
@@ -220,21 +220,13 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("degrees", "°"),
     *documents.WORDS,
     *(("uid", w) for w in ("uid=", "gid=")),
+    ("email", "@"),
+    ("email %", "%40"),
+    ("email \\", "\\u0040"),
 )
 
 
-def _emails(text: str, stack: Haystack, out: list[Hit]) -> None:
-    done = 0
-    for mark in ("@", "%40", "\\u0040"):
-        at = text.find(mark)
-        while at >= 0:
-            if at >= done:
-                done = max(done, _one_email(text, at, out))
-            at = text.find(mark, at + 1)
-        done = 0
-
-
-def _one_email(text: str, at: int, out: list[Hit]) -> int:
+def _email(text: str, at: int, end: int, out: list[Hit]) -> int:
     left = word_left(text, at, _EMAIL_CHARS, 64)
     while left + 3 <= at and text[left] == "%":
         left += 3
@@ -443,6 +435,9 @@ _FINDERS: dict[str, Callable[[str, int, int, list[Hit]], int]] = {
     "degrees": addresses.find_degrees,
     **documents.FINDERS,
     "uid": _uid,
+    "email": _email,
+    "email %": _email,
+    "email \\": _email,
     "ipv6": _ipv6,
     "mac": _mac,
 }
@@ -533,7 +528,6 @@ def find(text: str) -> list[Hit]:
     """Personal data in ``text``."""
     stack, out = haystack(text), list[Hit]()
     machine = _machine()
-    _emails(text, stack, out)
     resume = dict.fromkeys(_FINDERS, 0)
     for number, start, end in machine.marks.hits(stack.latin):
         kind, anywhere = machine.actions[number]
@@ -542,7 +536,7 @@ def find(text: str) -> list[Hit]:
     return out
 
 
-_ANYWHERE = frozenset({"street", "before", "compound", "degrees"})
+_ANYWHERE = frozenset({"street", "before", "compound", "degrees", "email", "email %", "email \\"})
 """Kinds whose words stand inside others."""
 
 
