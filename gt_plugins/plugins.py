@@ -1,4 +1,4 @@
-"""The plugin manager: built-ins first, then every entry point of the group ``gt_plugins``.
+"""The plugin manager: what is built in, and every entry point of the group ``gt_plugins``.
 
 GT_PLUGINS_LOAD=a,b loads only these entry points (empty: none); GT_PLUGINS_DISABLE=a,b leaves these out,
 built-ins included. Third-party code that fails to load is reported on stderr and left out: it must never
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,21 +20,23 @@ import pluggy
 from . import hookspecs
 from .errors import FinetuneError
 
-BUILT_IN = (
-    "gt_plugins.transcripts.claude",
-    "gt_plugins.transcripts.codex",
-    "gt_plugins.transcripts.opencode",
-    "gt_plugins.corpus.scrub.builtin",
-    "gt_plugins.corpus.artifacts",
-    "gt_plugins.corpus.operations.sources",
-    "gt_plugins.evaluation.builtin",
-    "gt_plugins.evaluation.gate",
-    "gt_plugins.prime.sections",
-    "gt_plugins.serving.engines.builtin",
-    "gt_plugins.rollout.sling",
-    "gt_plugins.rollout.staleness",
-    "gt_plugins.training.callbacks",
-)
+BUILT_IN: Mapping[str, str] = {
+    "gt_plugins.transcripts.claude": "gt_transcript_sources",
+    "gt_plugins.transcripts.codex": "gt_transcript_sources",
+    "gt_plugins.transcripts.opencode": "gt_transcript_sources",
+    "gt_plugins.corpus.scrub.builtin": "gt_scrub_layers",
+    "gt_plugins.corpus.artifacts": "gt_corpus_sources",
+    "gt_plugins.corpus.operations.sources": "gt_corpus_sources",
+    "gt_plugins.evaluation.builtin": "gt_eval_suites",
+    "gt_plugins.evaluation.gate": "gt_deploy_gates",
+    "gt_plugins.prime.sections": "gt_prime_sections",
+    "gt_plugins.serving.engines.builtin": "gt_serving_engines",
+    "gt_plugins.rollout.sling": "gt_sling",
+    "gt_plugins.rollout.staleness": "gt_staleness_signals",
+    "gt_plugins.training.callbacks": "gt_train_callbacks",
+}
+"""Our own plugins and the hook that each implements: a module is imported where its hook is asked for."""
+_RANKS = {name: rank for rank, name in enumerate(BUILT_IN)}
 ENTRY_POINTS = "gt_plugins"
 
 
@@ -65,18 +67,35 @@ def _names(variable: str) -> list[str] | None:
     return None if value is None else [n.strip() for n in value.split(",") if n.strip()]
 
 
+def plugin_manager(hook: str = "") -> pluggy.PluginManager:
+    """The one manager of this process, with all of our own plugins or those that implement ``hook``."""
+    manager = _manager()
+    for name, implemented in BUILT_IN.items():
+        if hook in ("", implemented) and not (manager.is_blocked(name) or manager.has_plugin(name)):
+            manager.register(importlib.import_module(name), name=name)
+    return manager
+
+
 @lru_cache(maxsize=1)
-def plugin_manager() -> pluggy.PluginManager:
-    """The one manager of this process, loaded at first use."""
+def _manager() -> pluggy.PluginManager:
+    """With the plugins of others, which are loaded at first use."""
     manager = pluggy.PluginManager("gt_plugins")
     manager.add_hookspecs(hookspecs)
     for name in _names("GT_PLUGINS_DISABLE") or []:
         manager.set_blocked(name)
-    for name in BUILT_IN:
-        manager.register(importlib.import_module(name), name=name)
     _load_entry_points(manager)
     manager.check_pending()
     return manager
+
+
+def forget() -> None:
+    """Have everything loaded anew: what is installed, or the environment, is another."""
+    _manager.cache_clear()
+
+
+def _rank(name: str) -> int:
+    """Ours first, in their order."""
+    return _RANKS.get(name, len(_RANKS))
 
 
 def _load_entry_points(manager: pluggy.PluginManager) -> None:
@@ -95,7 +114,7 @@ def _load_entry_points(manager: pluggy.PluginManager) -> None:
 
 def _add(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
     """Register a plugin whole or not at all. Raises what is wrong with it, a hook that we do not have too."""
-    if manager.has_plugin(name):
+    if name in BUILT_IN or manager.has_plugin(name):
         raise ValueError("another plugin has this name")
     try:
         manager.register(plugin, name=name)
@@ -137,10 +156,12 @@ def all_answers(hook: str, **arguments: Any) -> list[Any]:
 
 
 def implementations(hook: str) -> list[Implementation]:
-    """Who implements a hook, in the order of registration; the caller decides about one that raises."""
+    """Who implements a hook, ours first, then in the order of registration; the caller decides about one
+    that raises."""
+    found = getattr(plugin_manager(hook).hook, hook).get_hookimpls()
     return [
         Implementation(i.plugin_name, i.function, tuple(i.argnames))
-        for i in getattr(plugin_manager().hook, hook).get_hookimpls()
+        for i in sorted(found, key=lambda i: _rank(i.plugin_name))
         if not (i.hookwrapper or i.wrapper)
     ]
 
@@ -150,7 +171,7 @@ def _failed(name: str, hook: str, error: Exception) -> str:
 
 
 def list_plugins() -> list[PluginInfo]:
-    """Every registered plugin, built-ins first, in the order of registration."""
+    """Every plugin, ours first, in the order of registration."""
     from importlib.metadata import entry_points
 
     from . import __version__
@@ -158,7 +179,7 @@ def list_plugins() -> list[PluginInfo]:
     manager = plugin_manager()
     found = {e.name: e for e in entry_points(group=ENTRY_POINTS)}
     infos = []
-    for name, plugin in manager.list_name_plugin():
+    for name, plugin in sorted(manager.list_name_plugin(), key=lambda pair: _rank(pair[0])):
         if plugin is None:
             continue
         hooks = tuple(sorted(c.name for c in manager.get_hookcallers(plugin) or []))

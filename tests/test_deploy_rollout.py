@@ -77,7 +77,7 @@ def world(town: Town, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             return [SimpleNamespace(name="decisions", roles=ROLES, required=True)]
 
     made.register(Suites(), name="suites")
-    monkeypatch.setattr(plugins, "plugin_manager", lambda: made)
+    monkeypatch.setattr(plugins, "plugin_manager", lambda hook="": made)
     world = World(town, home, tmp_path)
 
     def ensure(town: Town, role: str) -> None:

@@ -45,7 +45,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[pluggy.PluginManager]:
             return [SimpleNamespace(name="decisions", roles=("deacon", "boot", "witness"), required=True)]
 
     made.register(Suites(), name="suites")
-    monkeypatch.setattr(plugins, "plugin_manager", lambda: made)
+    monkeypatch.setattr(plugins, "plugin_manager", lambda hook="": made)
     yield made
 
 

@@ -46,7 +46,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[pluggy.PluginManager]:
             ]
 
     made.register(Suites(), name="suites")
-    monkeypatch.setattr(plugins, "plugin_manager", lambda: made)
+    monkeypatch.setattr(plugins, "plugin_manager", lambda hook="": made)
     yield made
 
 

@@ -173,7 +173,7 @@ def test_plugins_are_asked_and_a_broken_one_is_left_out(town: Town, monkeypatch:
     manager.add_hookspecs(hookspecs)
     for plugin, name in ((callbacks, "built-in"), (Good(), "good"), (Bad(), "bad")):
         manager.register(plugin, name)
-    monkeypatch.setattr("gt_plugins.plugins.plugin_manager", lambda: manager)
+    monkeypatch.setattr("gt_plugins.plugins.plugin_manager", lambda hook="": manager)
     job = new_job(town, "deacon", "tiny", "d")
     own = Loud()
     group = listeners_of(job, own, say=lines.append)

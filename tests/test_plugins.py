@@ -61,9 +61,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.syspath_prepend(str(made.folder))
     monkeypatch.delenv("GT_PLUGINS_LOAD")
     before = set(sys.modules)
-    plugin_manager.cache_clear()
+    plugins.forget()
     yield made
-    plugin_manager.cache_clear()
+    plugins.forget()
     for name in set(sys.modules) - before:
         if name.startswith("gt_example") or name.startswith("broken"):
             del sys.modules[name]
@@ -91,13 +91,24 @@ def test_the_list_shows_every_plugin_and_its_hooks(site: Site) -> None:
     assert "gt-example-plugin" in table and "gt_scrub_layers" in table
 
 
+def test_ours_are_imported_where_their_hook_is_asked_for() -> None:
+    assert {p.name: p.hooks for p in list_plugins() if p.name in BUILT_IN} == {
+        name: (hook,) for name, hook in BUILT_IN.items()
+    }
+    ask = "import sys; from gt_plugins.plugins import implementations as ask; ask('gt_transcript_sources'); "
+    show = "print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask + show], capture_output=True, text=True, check=True)
+    imported = BUILT_IN.keys() & set(done.stdout.split())
+    assert imported == {name for name, hook in BUILT_IN.items() if hook == "gt_transcript_sources"}
+
+
 def test_its_scrub_layer_scrubs(site: Site, town: Town) -> None:
     from gt_plugins.corpus.scrub.engine import scrubber_for
 
     plain = scrubber_for(town)
     assert plain.text("seen with BADGE-4711 on")[0] == "seen with BADGE-4711 on"
     site.install_example()
-    plugin_manager.cache_clear()
+    plugins.forget()
     scrubber = scrubber_for(town)
     text, counts = scrubber.text("seen with BADGE-4711 and BADGE-4711 on")
     assert "4711" not in text and counts == {"badge": 2}
@@ -228,7 +239,7 @@ def test_only_the_named_entry_points_are_loaded(site: Site, monkeypatch: pytest.
     site.install_example()
     for value, there in (("", False), ("other", False), ("other,example", True)):
         monkeypatch.setenv("GT_PLUGINS_LOAD", value)
-        plugin_manager.cache_clear()
+        plugins.forget()
         assert ("example" in [p.name for p in list_plugins()]) is there
 
 
@@ -253,7 +264,7 @@ def test_a_hook_that_raises_is_told_and_the_others_are_heard(
     before = plugins.answers(f"gt_{hook}", town=town)
     text = FAILS.replace("NAME", hook).replace("ARGS", "town")
     site.install("gt-broken", "1.0", {"broken": "broken_call"}, broken_call=text)
-    plugin_manager.cache_clear()
+    plugins.forget()
     assert len(plugins.answers(f"gt_{hook}", town=town)) == len(before) >= 1
     told = capsys.readouterr().err.splitlines()
     assert told == [f"gt-plugins: plugin broken: gt_{hook} failed: RuntimeError: on fire; it was left out"]
@@ -265,6 +276,6 @@ def test_a_scrub_layer_that_cannot_be_made_stops_all_scrubbing(site: Site, town:
 
     text = FAILS.replace("NAME", "scrub_layers").replace("ARGS", "policy")
     site.install("gt-broken", "1.0", {"broken": "broken_layer"}, broken_layer=text)
-    plugin_manager.cache_clear()
+    plugins.forget()
     with pytest.raises(FinetuneError, match="plugin broken: gt_scrub_layers failed: RuntimeError: on fire"):
         scrubber_for(town)

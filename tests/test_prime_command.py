@@ -100,7 +100,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> pluggy.PluginManager:
     manager = pluggy.PluginManager("gt_plugins")
     manager.add_hookspecs(hookspecs)
     manager.register(sections, name="gt_plugins.prime.sections")
-    monkeypatch.setattr("gt_plugins.plugins.plugin_manager", lambda: manager)
+    monkeypatch.setattr("gt_plugins.plugins.plugin_manager", lambda hook="": manager)
     monkeypatch.setattr(command, "third_parties", lambda: True)
     return manager
 
