@@ -349,16 +349,16 @@ def persisted_text(transcript: Path, named: str) -> str | None:
 def _part(type: str | None, blocks: Sequence[Block]) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
     """The part that a line has in the conversation, and the tool calls that it makes and that it answers."""
     if type == "assistant":
-        return "assistant", _strings(blocks, "tool_use", "id"), ()
+        uses = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
+        return "assistant", _strings(uses) if uses else (), ()
     if type != "user":
         return "note", (), ()
-    is_result = any(block.get("type") == "tool_result" for block in blocks)
-    return "result" if is_result else "prompt", (), _strings(blocks, "tool_result", "tool_use_id")
+    answers = [block.get("tool_use_id") for block in blocks if block.get("type") == "tool_result"]
+    return ("result", (), _strings(answers)) if answers else ("prompt", (), ())
 
 
-def _strings(blocks: Sequence[Block], type: str, key: str) -> tuple[str, ...]:
-    """The strings under ``key`` of the blocks of a type."""
-    return tuple([found for block in blocks if block.get("type") == type and (found := _text(block, key))])
+def _strings(values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple([value for value in values if type(value) is str and value])
 
 
 def _session(lines: _Lines, key: tuple[str, str], nodes: list[_Line], counts: Counter[str]) -> Session:
@@ -438,14 +438,14 @@ class _Build:
                 continue
             blocks.append(block)
             if block.get("type") == "tool_use":
-                self.calls.add(_text(block, "id"))
+                self.calls.add(_string(block.get("id")))
 
     def _results_once(self, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
         """Blocks without results of a call that has one already (a resumed session repeats them)."""
         kept = []
         for block in blocks:
-            call = _text(block, "tool_use_id") if block.get("type") == "tool_result" else ""
-            if call and call in self.answered:
+            call = _string(block.get("tool_use_id")) if block.get("type") == "tool_result" else ""
+            if call in self.answered:
                 self.counts["repeated_result"] += 1
                 continue
             if call:
