@@ -131,7 +131,7 @@ class Marks:
         )
 
     def hits(self, data: bytes) -> list[tuple[int, int, int]]:
-        """(index of the mark, its start, its end), by increasing end."""
+        """(index of the mark, its start, its end) in a haystack's ``latin``, by increasing end."""
         found: list[tuple[int, int]] = []
         keep = found.append
         with self._one_at_a_time:
