@@ -32,6 +32,10 @@ class Turn:
     meta: bool = False
     """Written by the client itself (a reminder, a compact summary): never a target."""
 
+    def saying(self, blocks: tuple[Block, ...]) -> Turn:
+        """The same turn with other blocks; much faster than ``dataclasses.replace``."""
+        return Turn(self.id, self.role, blocks, self.at, self.model, self.hook, self.meta)
+
 
 @dataclass(frozen=True)
 class Session:

@@ -121,7 +121,7 @@ class Scrubber:
         """A session with the blocks of its turns and its folder scrubbed; ids, roles and times stay."""
         (cwd, *blocks), counts = self._values([session.cwd, *(turn.blocks for turn in session.turns)])
         turns = tuple(
-            turn if turn.blocks is fresh else replace(turn, blocks=fresh)
+            turn if turn.blocks is fresh else turn.saying(fresh)
             for turn, fresh in zip(session.turns, blocks, strict=True)
         )
         return replace(session, turns=turns, cwd=cwd), counts

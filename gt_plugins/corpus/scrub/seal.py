@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import string
+import struct
 
 _D, _L, _U = string.digits, string.ascii_lowercase, string.ascii_uppercase
 ALPHABETS: tuple[str, ...] = (
@@ -40,18 +41,18 @@ class Stream:
         message = label.encode() + b"\0" + original.encode("utf-8", "surrogatepass")
         self._seed = hmac.new(key, message, hashlib.sha256).digest()
 
-    def numbers(self, count: int) -> list[int]:
+    def numbers(self, count: int) -> tuple[int, ...]:
         """``count`` numbers below 65,536."""
-        raw = hashlib.shake_256(self._seed).digest(2 * count)
-        return [raw[i] << 8 | raw[i + 1] for i in range(0, 2 * count, 2)]
+        return _numbers(self._seed, count)
 
 
-def check_numbers(body: str, count: int) -> list[int]:
+def check_numbers(body: str, count: int) -> tuple[int, ...]:
     """The numbers that the check of ``body`` is written with."""
-    raw = hashlib.shake_256(b"gastown-finetune surrogate\0" + body.encode("ascii", "replace")).digest(
-        2 * count
-    )
-    return [raw[i] << 8 | raw[i + 1] for i in range(0, 2 * count, 2)]
+    return _numbers(b"gastown-finetune surrogate\0" + body.encode("ascii", "replace"), count)
+
+
+def _numbers(seed: bytes, count: int) -> tuple[int, ...]:
+    return struct.unpack(f">{count}H", hashlib.shake_256(seed).digest(2 * count))
 
 
 def check_length(size: int) -> int:
@@ -70,10 +71,10 @@ def sealed_body(stream: Stream, size: int, alphabet: str) -> str:
     check = check_length(size)
     base = len(alphabet)
     drawn = stream.numbers(size - check)
-    body = "".join(alphabet[n % base] for n in drawn)
+    body = "".join([alphabet[n % base] for n in drawn])
     if alphabet == _D:  # a number must not begin with 0, or it is none in JSON
         body = alphabet[1 + drawn[0] % 9] + body[1:]
-    return body + "".join(alphabet[n % base] for n in check_numbers(body, check))
+    return body + "".join([alphabet[n % base] for n in check_numbers(body, check)])
 
 
 def is_sealed(body: str) -> bool:
