@@ -352,6 +352,9 @@ def test_a_timer_that_systemd_refuses_is_taken_back(town: Town, tools: Path, iso
 def test_the_gas_town_plugin_comes_and_goes(town: Town, tools: Path):
     (town.root / "plugins").mkdir()
     plugins("install", *CONSENT, town=town)
+    for other in ("--plugin", "--remove"):
+        done = plugins("schedule", "--print", other, town=town)
+        assert done.returncode == 2 and not (town.root / "plugins" / "corpus-sweep").exists(), done.stderr
     assert plugins("schedule", "--plugin", town=town).returncode == 0
     folder = town.root / "plugins" / "corpus-sweep"
     assert sorted(p.name for p in folder.iterdir()) == ["plugin.md", "run.sh"]

@@ -154,3 +154,8 @@ def test_what_is_harmless(kind: str, value: str, wanted: bool) -> None:
 def test_a_rate_has_the_interval_of_wilson() -> None:
     found = rate(2, 50)
     assert found.rate == 0.04 and round(found.low, 3) == 0.011 and round(found.high, 3) == 0.135
+
+
+@pytest.mark.parametrize("text", ["dns 8.8.4.4 ok", "ask 1.0.0.1", "secret: 'no-op'"])
+def test_a_short_value_is_a_suspicion_and_no_more(text: str) -> None:
+    assert len(list(suspects(text))) <= 1

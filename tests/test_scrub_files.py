@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,21 @@ def test_utf16_and_binary(tmp_path: Path) -> None:
     with pytest.raises(FinetuneError, match="binary"):
         scrub_path(scrubber(), str(binary), str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("order", [b"\xff\xfe", b"\xfe\xff"])
+@pytest.mark.parametrize("tail", [b"\n", b"\n\0", b"\n\0\0"])
+def test_bytes_that_only_begin_like_utf16_are_scrubbed_or_not_copied(
+    order: bytes, tail: bytes, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_bytes(order + b" bad AKIAQ4GYKZ7XMPLW2RTB" + tail)
+    with suppress(FinetuneError):
+        scrub_path(scrubber(), str(source), str(out))
+    assert not out.exists() or (
+        b"AKIAQ4GYKZ7XMPLW2RTB" not in out.read_bytes() and b" bad " in out.read_bytes()
+    )
+    assert out.exists() is (b"\0" not in tail)
 
 
 def test_a_folder_with_everything_in_it(tmp_path: Path, source: Path) -> None:

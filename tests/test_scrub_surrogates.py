@@ -169,3 +169,9 @@ def test_hundreds_of_originals_stay_apart(kind: str, form: str) -> None:
 @settings(max_examples=500, deadline=None)
 def test_no_foreign_string_passes_for_a_surrogate(text: str) -> None:
     assert not is_sealed(text)
+
+
+@given(st.one_of(st.text(max_size=40), st.text("0123456789.-: /@ABCdef", max_size=24)))
+@settings(max_examples=500, deadline=None)
+def test_whatever_a_text_is_it_is_a_surrogate_or_none(text: str) -> None:
+    assert is_surrogate(text) in (True, False)

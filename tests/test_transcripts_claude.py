@@ -6,6 +6,7 @@ import json
 import os
 import random
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,20 @@ def test_result_joined_by_the_line_that_called(tmp_path: Path) -> None:
     script.say("end")
     session = claude.read(script.write(tmp_path))
     assert "odd" in texts(session)
+
+
+@pytest.mark.parametrize("jump", [-7200, 86400 * 400])
+def test_a_clock_that_jumps_cuts_nothing_off_and_is_counted(tmp_path: Path, jump: int) -> None:
+    script = patrol(CWD, steps=3)
+    whole = claude.read(script.write(tmp_path))
+    dated = [line for line in script.lines if "timestamp" in line]
+    later = dated[5:] if jump < 0 else dated[5:6]
+    for line in later:
+        at = datetime.fromisoformat(line["timestamp"]) + timedelta(seconds=jump)
+        line["timestamp"] = at.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    session = claude.read(script.write(tmp_path))
+    assert texts(session) == texts(whole)
+    assert session.counts == {**whole.counts, "clock": 1}
 
 
 def test_orphans_and_cycles_are_kept(tmp_path: Path) -> None:

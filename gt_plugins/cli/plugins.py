@@ -145,7 +145,7 @@ def schedule(
     town: TownOption = None,
     every: Annotated[int, typer.Option(min=1, max=1440, help="Minutes between two sweeps.")] = 15,
     show: Annotated[
-        bool, typer.Option("--print", help="Print what would be set up, change nothing.")
+        bool, typer.Option("--print", help="Print the timer that would be set up, change nothing.")
     ] = False,
     plugin: Annotated[
         bool, typer.Option("--plugin", help="Put the Gas Town plugin corpus-sweep into the town instead.")
@@ -156,6 +156,8 @@ def schedule(
     from ..attach import schedule as scheduling
     from ..town.root import find_town
 
+    if show and (plugin or remove):
+        raise UserError("--print shows the timer alone; leave --plugin and --remove out")
     found = find_town(town)
     if remove:
         lines = scheduling.remove(found)

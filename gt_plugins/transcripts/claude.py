@@ -368,6 +368,8 @@ def _session(lines: _Lines, key: tuple[str, str], nodes: list[_Line], counts: Co
     if ordered.branches:
         counts["branch"] += ordered.branches
         counts["branch_lines"] += ordered.abandoned
+    if ordered.set_back:
+        counts["clock"] += ordered.set_back
     build = _Build(counts)
     for unit in ordered.units:
         build.add(unit)

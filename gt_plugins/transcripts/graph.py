@@ -19,6 +19,8 @@ import msgspec
 
 Kind = Literal["prompt", "assistant", "result", "note"]
 Key = tuple[tuple[float, ...], ...]
+JUMP_SECONDS = 60.0
+"""Lines written side by side are out of step by milliseconds; NTP corrects in steps of less than this."""
 
 
 class Node(msgspec.Struct, eq=False, gc=False):
@@ -50,6 +52,8 @@ class Ordered(Generic[N]):
     """Abandoned branches."""
     abandoned: int = 0
     """Lines on them."""
+    set_back: int = 0
+    """Lines that are much older than the one they follow: the clock jumped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,13 @@ def order(nodes: Sequence[N]) -> Ordered[N]:
         lost = [n for n in tree if n not in live] if len(live) < len(tree) else []
         abandoned += len(lost)
         branches += sum(1 for n in lost if graph.above[n] < 0 or graph.above[n] in live)
-    return Ordered(units, branches, abandoned)
+    return Ordered(units, branches, abandoned, _set_back(graph))
+
+
+def _set_back(graph: _Graph[N]) -> int:
+    times = [node.time for node in graph.nodes]
+    pairs = [(time, times[up]) for time, up in zip(times, graph.above, strict=True) if up >= 0]
+    return sum(1 for time, before in pairs if time and before and before - time > JUMP_SECONDS)
 
 
 def _age(node: Node) -> tuple[float, int]:
@@ -135,7 +145,7 @@ def _trees(graph: _Graph[N]) -> list[list[int]]:
 
 
 def _chain(graph: _Graph[N], tree: list[int]) -> list[int]:
-    """From the root to the newest message (the newest line where there is no message)."""
+    """From the root to the newest of the last messages (the newest line where there is no message)."""
     nodes, depth = graph.nodes, graph.depth
 
     def newest(at: int) -> tuple[float, int, int]:
@@ -143,12 +153,23 @@ def _chain(graph: _Graph[N], tree: list[int]) -> list[int]:
         return (node.time if node.time is not None else float("-inf"), depth[at], node.index)
 
     messages = [at for at in tree if nodes[at].kind in ("prompt", "assistant")]
-    walk = max(messages or tree, key=newest)
+    walk = max(_ends(graph, messages) or tree, key=newest)
     chain: list[int] = []
     while walk >= 0:
         chain.append(walk)
         walk = graph.above[walk]
     return chain[::-1]
+
+
+def _ends(graph: _Graph[N], messages: list[int]) -> list[int]:
+    """Messages that no other follows: what comes later hangs below, whatever a clock said that jumped."""
+    followed: set[int] = set()
+    for at in messages:
+        up = graph.above[at]
+        while up >= 0 and up not in followed:
+            followed.add(up)
+            up = graph.above[up]
+    return [at for at in messages if at not in followed]
 
 
 def _closure(graph: _Graph[N], tree: list[int], chain: list[int]) -> set[int]:

@@ -193,7 +193,11 @@ def _scrub_stream(scrubber: Scrubber, source: BinaryIO, write: Write, report: Fi
     """Scrub one file or stream; False, with nothing written, where it is binary."""
     head = source.read(_PEEK)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _scrub_utf16(scrubber, head + source.read(), write, report)
+        head += source.read()
+        text = _utf16(scrubber, head)
+        if text is not None:
+            _scrub_utf16(scrubber, head, text, write, report)
+            return True
     if _is_binary(head):
         return False
     run = _Lines(scrubber, write, report)
@@ -223,14 +227,25 @@ def _is_binary(head: bytes) -> bool:
         return len(head) - len(head.translate(None, _CONTROL)) > len(head) // 50
 
 
-def _scrub_utf16(scrubber: Scrubber, data: bytes, write: Write, report: FilesReport) -> bool:
-    text = data.decode("utf-16", "surrogatepass")
+def _utf16(scrubber: Scrubber, data: bytes) -> str | None:
+    """``data`` with its mark as UTF-16; None for other bytes that begin like that.
+
+    Any text has spaces or ends of lines, so there is a NUL; and where a byte is a character after all, what
+    would be found then must not pass as letters of the East."""
+    if b"\0" not in data or scrubber.findings(data.decode("latin-1")):
+        return None
+    try:
+        return data.decode("utf-16")
+    except UnicodeDecodeError:
+        return None
+
+
+def _scrub_utf16(scrubber: Scrubber, data: bytes, text: str, write: Write, report: FilesReport) -> None:
     order = "utf-16-le" if data.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
     clean, _ = scrubber.text(text)
     write(data[:2] + clean.encode(order, "surrogatepass"))
     report.files += 1
     report.bytes += len(data)
-    return True
 
 
 class _Lines:

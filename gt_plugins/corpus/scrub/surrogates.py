@@ -404,8 +404,8 @@ def iban_check(country: str, body: str) -> str:
 
 def _own_iban(_: Surrogates, text: str) -> bool:
     body = _alnum(text).upper()[4:]
-    wanted = zip(body[-4:], check_numbers(body[:-4], 4), strict=True)
-    return all(c == _same_class(c, n) for c, n in wanted)
+    wanted = zip(body[-4:], check_numbers(body[:-4], 4), strict=False)
+    return len(body) > 4 and all(c == _same_class(c, n) for c, n in wanted)
 
 
 _EPOCH, _DAYS = date(1900, 1, 1), 73_049
