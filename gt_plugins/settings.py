@@ -7,7 +7,7 @@ Relevant environment: GT_MODELS_HOME (models folder).
     [consent]   granted = true, by = "Ann", at = "2026-11-23T08:00:00Z"
     [capture]   exclude_rigs = ["private"]
     [collect]   specs = ["docs/**/*.md"]    of a rig too: what `gt corpus collect` takes from its clone
-    [scrub]     deny = ["Project Falcon"], allow = ["example.org"]
+    [scrub]     deny = ["Project Falcon"], allow = ["example.org"], keychains = ["~/.netrc"]
     [gate]      threshold = 0.90
     [prime]     tokens = 3000
     [outcomes]  window_minutes = 15, settle_hours = 24
@@ -52,6 +52,7 @@ class Settings:
     exclude_rigs: tuple[str, ...] = ()
     scrub_deny: tuple[str, ...] = ()
     scrub_allow: tuple[str, ...] = ()
+    scrub_keychains: tuple[str, ...] = ()
     threshold: float = DEFAULT_THRESHOLD
     prime_tokens: int = DEFAULT_PRIME_TOKENS
     window_minutes: float = DEFAULT_WINDOW_MINUTES
@@ -97,6 +98,7 @@ def load_settings(town: Town) -> Settings:
         exclude_rigs=tuple(raw.get("capture", {}).get("exclude_rigs", ())),
         scrub_deny=tuple(scrub.get("deny", ())),
         scrub_allow=tuple(scrub.get("allow", ())),
+        scrub_keychains=tuple(scrub.get("keychains", ())),
         threshold=float(raw.get("gate", {}).get("threshold", DEFAULT_THRESHOLD)),
         prime_tokens=int(raw.get("prime", {}).get("tokens", DEFAULT_PRIME_TOKENS)),
         window_minutes=float(outcomes.get("window_minutes", DEFAULT_WINDOW_MINUTES)),

@@ -11,7 +11,7 @@ TABLES = {
     "consent": {"granted": "flag", "by": "text", "at": "text"},
     "capture": {"exclude_rigs": "texts"},
     "collect": {"specs": "texts"},
-    "scrub": {"deny": "texts", "allow": "texts"},
+    "scrub": {"deny": "texts", "allow": "texts", "keychains": "texts"},
     "gate": {"threshold": "fraction", "roles": "table"},
     "prime": {"tokens": "tokens"},
     "outcomes": {"window_minutes": "span", "settle_hours": "span"},

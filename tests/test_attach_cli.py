@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gt_plugins.attach import schedule, shim
+from gt_plugins.corpus.artifacts import DEFAULT_SPECS
 from gt_plugins.errors import UserError
 from gt_plugins.settings import load_settings
 from gt_plugins.town import gt
@@ -256,7 +257,7 @@ def test_init_adds_what_is_missing_and_keeps_what_is_there(town: Town):
     town.settings_file.write_text(own)
     said = plugins("init", town=town).stdout
     text = town.settings_file.read_text()
-    assert text.startswith(own) and "[capture], [scrub], [prime], [rollout]" in said
+    assert text.startswith(own) and "[capture], [scrub], [collect], [outcomes], [prime], [rollout]" in said
     assert "# exclude_rigs = []" in text and text.count("[gate]") == 1
     settings = load_settings(town)
     assert settings.consent.granted and settings.threshold == 0.95
@@ -294,7 +295,9 @@ def test_init_writes_settings_that_say_what_holds_anyway(town: Town):
     used = re.sub(r"(?m)^# (\w+ = )", r"\1", text)
     town.settings_file.write_text(used)
     active = load_settings(town)
-    assert set(active.raw) == {"capture", "scrub", "gate", "prime", "rollout"} and all(active.raw.values())
+    tables = {"capture", "scrub", "collect", "outcomes", "gate", "prime", "rollout"}
+    assert set(active.raw) == tables and all(active.raw.values())
+    assert active.raw["collect"]["specs"] == list(DEFAULT_SPECS)
     assert dataclasses.replace(active, raw={}) == dataclasses.replace(plain, raw={})
 
 

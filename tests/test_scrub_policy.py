@@ -138,6 +138,53 @@ def test_lists_of_the_settings(town: Town) -> None:
     assert "Falcon" not in out and "a@quist.dev" in out and "waldau" not in out
 
 
+KEYCHAINS = {
+    "prod.env": "# db\nexport DB_PASSWORD='Vael-9x!'\nREGION=us-east-1\nBLOB=qP7xR2mK9vLw4Tz8 # a note\n",
+    "keys.json": '{"aws": {"secret": "n0tAnyF0rmat-77", "region": "us-east-1"}, "list": ["Quince.Marble.7"]}',
+    "netrc": "machine git.acme.io login ann password Tulip-Row-88\n",
+    "plain.txt": "orchid lamp\nOrchid#Lamp22\n",
+}
+
+
+@pytest.mark.parametrize("name", list(KEYCHAINS))
+def test_what_stands_in_a_keychain_goes_wherever_it_occurs(town: Town, name: str) -> None:
+    (town.root / name).write_text(KEYCHAINS[name])
+    before = scrubber_for(town)
+    update_settings(town, "scrub", keychains=[name])
+    scrub = scrubber_for(town)
+    assert scrub.policy.version != before.policy.version
+    secrets = {
+        "prod.env": ["Vael-9x!", "qP7xR2mK9vLw4Tz8"],
+        "keys.json": ["n0tAnyF0rmat-77", "Quince.Marble.7"],
+        "netrc": ["Tulip-Row-88"],
+        "plain.txt": ["Orchid#Lamp22"],
+    }[name]
+    for secret in secrets:
+        text = f"he typed {secret} and us-east-1 for ann, orchid lamp"
+        assert before.text(text)[0] == text, "nothing else knows it"
+        out, _ = scrub.text(text)
+        assert secret not in out and out.endswith("and us-east-1 for ann, orchid lamp")
+        assert scrub.text(out)[0] == out
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"x" * (2 << 20)])
+def test_a_keychain_that_cannot_be_read_stops_capturing(town: Town, content: bytes | None) -> None:
+    if content is not None:
+        (town.root / "chain").write_bytes(content)
+    update_settings(town, "scrub", keychains=["chain"])
+    with pytest.raises(UserError, match=r"scrub\.keychains: chain: "):
+        scrubber_for(town)
+
+
+@pytest.mark.parametrize(
+    "spelt", ["u.vandermeer", "uvandermeer", "UVANDERMEER", "vandermeer_u", "u-vandermeer"]
+)
+def test_a_person_is_known_by_an_initial_and_the_last_name(town: Town, spelt: str) -> None:
+    (town.root / "mayor/overseer.json").write_text(json.dumps({"name": "Ursula van der Meer"}))
+    out, _ = scrubber_for(town).text(f"assigned to {spelt}, reviewed")
+    assert spelt not in out and out.startswith("assigned to ") and out.endswith(", reviewed")
+
+
 def test_a_town_with_broken_files_still_scrubs(town: Town) -> None:
     (town.root / "mayor/overseer.json").write_text("{torn")
     (town.root / "mayor/accounts.json").write_bytes(b"\xff\xfe")

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from ..durable import write_text
-from ..settings import DEFAULT_PRIME_TOKENS, DEFAULT_THRESHOLD, load_settings, one_writer
+from ..settings import (
+    DEFAULT_PRIME_TOKENS,
+    DEFAULT_SETTLE_HOURS,
+    DEFAULT_THRESHOLD,
+    DEFAULT_WINDOW_MINUTES,
+    load_settings,
+    one_writer,
+)
 from ..town.root import Town
 
 TEXT = f"""# gastown-finetune: settings of this town. A key that is commented out has the value shown.
@@ -18,6 +25,17 @@ TEXT = f"""# gastown-finetune: settings of this town. A key that is commented ou
 # Words that never reach the corpus (code names, customers), and words that always may stay.
 # deny = []
 # allow = []
+# Files of secrets (dotenv, JSON, netrc, one in a line), each of which goes wherever it occurs: "~/.netrc".
+# keychains = []
+
+[collect]
+# Documents that `gt corpus collect` takes, as globs; a rig's own settings name those of its clone.
+# specs = ["docs/**/*.md"]
+
+[outcomes]
+# Within so many minutes a decision must show what it did, and within so many hours work must be settled.
+# window_minutes = {DEFAULT_WINDOW_MINUTES}
+# settle_hours = {DEFAULT_SETTLE_HOURS}
 
 [gate]
 # The lowest score, as a fraction, at which a model may be deployed.

@@ -57,6 +57,8 @@ _DIGRAPHS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö":
 _LETTERS = str.maketrans(
     {"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae", "å": "a", "đ": "d"}
 )
+_SURNAME = 5
+"""Letters from which on a last name is known behind an initial."""
 _LONG = 6
 """Letters from which on a name is told also where an underscore joins it to something: ``jgarcia_backup``."""
 
@@ -107,11 +109,22 @@ def _forms(want: _Wanted) -> set[str]:
     if want.kind == "person" and value.count(" ") == 1:
         first, last = value.split(" ")
         forms |= {f"{last}{glue}{first}" for glue in (", ", ".", "_", "-", " ", "")}
+    if want.kind == "person" and " " in value:
+        forms |= set(_account_names(value))
     if want.kind == "secret":
         forms |= _encodings(value)
     elif not value.isascii():
         forms = {spelled for form in forms for spelled in _spellings(form)}
     return {f for f in forms if len(f) >= 3}
+
+
+def _account_names(name: str) -> Iterator[str]:
+    """What an account of a person is called: an initial and the last name, whole or its last word."""
+    first, *rest = name.split(" ")
+    for last in {"".join(rest), rest[-1]}:
+        if len(last) >= _SURNAME and last.lower() not in COMMON_NAMES:
+            for glue in ("", ".", "_", "-"):
+                yield from (f"{first}{glue}{last}", f"{first[0]}{glue}{last}", f"{last}{glue}{first[0]}")
 
 
 def _spellings(name: str) -> set[str]:

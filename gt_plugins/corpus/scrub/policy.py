@@ -16,7 +16,7 @@ import re
 import secrets as random_secrets
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -27,6 +27,7 @@ from ...settings import load_settings
 from ...town.root import Town
 from .exact import GENERIC_USERS, exact_person, exact_user
 from .judge import is_code, is_placeholder, key_strength, looks_random
+from .keychains import keychain_values
 from .layers import Exact, Policy
 
 KEY_BYTES = 32
@@ -52,6 +53,7 @@ _RULE_MODULES = (
     "exact",
     "formats",
     "judge",
+    "keychains",
     "patterns",
     "personal",
     "rules",
@@ -113,7 +115,8 @@ def town_policy(town: Town, environ: Mapping[str, str] | None = None) -> Policy:
     settings = load_settings(town)
     key = load_key(town.own_dir(town.finetune_dir) / "scrub.key")
     exact = [*machine_values(os.environ if environ is None else environ), *town_values(town)]
-    return build_policy(key, exact, settings.scrub_deny, settings.scrub_allow)
+    keychains = tuple(keychain_values(town.root, settings.scrub_keychains))
+    return build_policy(key, exact, settings.scrub_deny, settings.scrub_allow, keychains)
 
 
 def standalone_policy(environ: Mapping[str, str] | None = None) -> Policy:
@@ -124,13 +127,20 @@ def standalone_policy(environ: Mapping[str, str] | None = None) -> Policy:
     return build_policy(key, list(machine_values(values)), (), ())
 
 
-def build_policy(key: bytes, exact: Iterable[Exact], deny: Iterable[str], allow: Iterable[str]) -> Policy:
-    """Put a policy together. Its version covers rules, lists and people, but nothing that comes and goes
-    with the environment: a new colleague makes old rows stale, another shell does not."""
-    unique = {(e.value, e.kind): e for e in exact}
+def build_policy(
+    key: bytes,
+    exact: Iterable[Exact],
+    deny: Iterable[str],
+    allow: Iterable[str],
+    keychains: Sequence[Exact] = (),
+) -> Policy:
+    """Put a policy together. Its version covers rules, lists, keychains and people, but nothing that comes
+    and goes with the environment: a new colleague makes old rows stale, another shell does not."""
+    unique = {(e.value, e.kind): e for e in (*exact, *keychains)}
     deny, allow = tuple(sorted(set(deny))), tuple(sorted(set(allow)))
     people = sorted(e.value for e in unique.values() if e.kind in ("person", "email"))
-    lists = hmac.new(key, json.dumps([deny, allow, people]).encode(), hashlib.sha256).hexdigest()[:8]
+    listed = [deny, allow, people, *([sorted(e.value for e in keychains)] if keychains else [])]
+    lists = hmac.new(key, json.dumps(listed).encode(), hashlib.sha256).hexdigest()[:8]
     return Policy(f"{rules_version()}-{lists}", key, tuple(unique.values()), deny, allow)
 
 
