@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ BUILT_IN: Mapping[str, str] = {
     "gt_plugins.training.callbacks": "gt_train_callbacks",
 }
 """Our own plugins and the hook that each implements: a module is imported where its hook is asked for."""
+_ONE_AT_A_TIME = threading.RLock()
 _RANKS = {name: rank for rank, name in enumerate(BUILT_IN)}
 ENTRY_POINTS = "gt_plugins"
 
@@ -69,10 +71,11 @@ def _names(variable: str) -> list[str] | None:
 
 def plugin_manager(hook: str = "") -> pluggy.PluginManager:
     """The one manager of this process, with all of our own plugins or those that implement ``hook``."""
-    manager = _manager()
-    for name, implemented in BUILT_IN.items():
-        if hook in ("", implemented) and not (manager.is_blocked(name) or manager.has_plugin(name)):
-            manager.register(importlib.import_module(name), name=name)
+    with _ONE_AT_A_TIME:
+        manager = _manager()
+        for name, implemented in BUILT_IN.items():
+            if hook in ("", implemented) and not (manager.is_blocked(name) or manager.has_plugin(name)):
+                manager.register(importlib.import_module(name), name=name)
     return manager
 
 
@@ -116,6 +119,8 @@ def _add(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
     """Register a plugin whole or not at all. Raises what is wrong with it, a hook that we do not have too."""
     if name in BUILT_IN or manager.has_plugin(name):
         raise ValueError("another plugin has this name")
+    if getattr(plugin, "__name__", "") in BUILT_IN:
+        raise ValueError("it is a plugin of ours")
     try:
         manager.register(plugin, name=name)
         for caller in manager.get_hookcallers(plugin) or ():

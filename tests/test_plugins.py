@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,24 @@ def test_a_plugin_cannot_take_the_name_of_ours(site: Site, capsys: pytest.Captur
     site.install("gt-broken", "1.0", {name: "broken_thief"}, broken_thief="")
     assert plugin_manager().get_plugin(name) is importlib.import_module(name)
     assert "another plugin has this name" in capsys.readouterr().err
+
+
+def test_a_plugin_that_is_one_of_ours_is_left_out(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = "gt_plugins.corpus.scrub.builtin"
+    site.install("gt-broken", "1.0", {"mine": ours})
+    assert [one.name for one in plugins.implementations("gt_scrub_layers")] == [ours]
+    assert (
+        "mine (gt_plugins.corpus.scrub.builtin) was left out: ValueError: it is a plugin of ours"
+        in capsys.readouterr().err
+    )
+
+
+def test_threads_may_ask_for_a_hook_at_once() -> None:
+    plugins.forget()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(plugins.implementations, ["gt_eval_suites"] * 64))
+    plugins.forget()
+    assert all(one == found[0] for one in found)
 
 
 def test_plugins_are_left_out_by_name(site: Site) -> None:

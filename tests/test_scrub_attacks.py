@@ -154,3 +154,11 @@ def test_names_with_letters_beyond_ascii_however_they_are_spelled() -> None:
 )
 def test_what_only_looks_like_it_stays(text: str) -> None:
     assert scrubber().text(text)[0] == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["70617373776f72643d\x1b[31m4b7a3952324c6d5133\x1b[0m", "%37%30617373776f72643d4b7a3952324c6d5133"],
+)
+def test_hexadecimal_text_with_marks_in_it_is_no_error(text: str) -> None:
+    assert isinstance(scrubber().text(text)[0], str)

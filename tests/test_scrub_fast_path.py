@@ -92,6 +92,11 @@ def test_hits_are_the_same(text: list[str], slow_layers: dict[str, Any]) -> None
 
 
 BEHIND = (
+    " " * 12,
+    " " * 6,
+    '\\"',
+    ": str | None",
+    "**",
     ": str, ",
     ": ",
     " = ",
@@ -117,6 +122,11 @@ def test_a_glance_behind_a_key_hides_nothing(key: str, data: st.DataObject) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assignments, "_holds_nothing", lambda key, behind: not assignments._strength(key))
         assert found == secrets.find(str(text))
+
+
+def test_a_type_far_behind_a_key_is_no_value() -> None:
+    text = '**auth_token**            : str | None      = "x9Kd83hfLq02mZpT7w"'
+    assert "x9Kd83hfLq02mZpT7w" not in scrubber().text(text)[0]
 
 
 def session(rng: random.Random) -> Session:

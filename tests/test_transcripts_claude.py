@@ -6,6 +6,7 @@ import json
 import os
 import random
 import threading
+import tracemalloc
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from gt_plugins.town.root import Town
 from gt_plugins.transcripts import claude, lines
 from gt_plugins.transcripts.model import Session
+from gt_plugins.transcripts.sources import Head
 
 CWD = "/town/deacon"
 
@@ -320,6 +322,83 @@ def test_two_records_on_one_line_are_both_read(tmp_path: Path) -> None:
     session = read_text(tmp_path, "\n".join([parts[0], parts[1], parts[2] + parts[3], *parts[4:]]))
     assert texts(session) == whole
     assert session.counts["glued"] == 1
+
+
+def test_what_is_not_kept_of_a_line_takes_no_memory(tmp_path: Path) -> None:
+    script = Transcript(CWD)
+    for number in range(40):
+        image = {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": "A" * 500_000},
+        }
+        script.line(type="user", message={"role": "user", "content": [image]})
+        script.line(type="attachment", attachment={"type": "unknown", "data": f"{number}" * 500_000})
+    path = script.write(tmp_path)
+    tracemalloc.start()
+    try:
+        claude.read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8_000_000
+
+
+def test_notes_that_hang_on_one_another_take_memory_in_proportion(tmp_path: Path) -> None:
+    script = Transcript(CWD)
+    script.prompt("begin")
+    for number in range(3000):
+        script.line(type="new-kind", number=number)
+    path = script.write(tmp_path)
+    tracemalloc.start()
+    try:
+        session = claude.read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [turn.blocks[0]["line"]["number"] for turn in session.turns[1:]] == list(range(3000))
+    assert peak < 20_000_000
+
+
+def test_a_line_without_a_name_that_is_nested_deeply_is_counted(tmp_path: Path) -> None:
+    script = patrol(CWD)
+    whole = texts(claude.read(script.write(tmp_path)))
+    for depth in (400, 700, 990, 1010):
+        deep = "[" * depth + "]" * depth
+        line = f'{{"type": "user", "message": {{"role": "user", "content": "x"}}, "more": {deep}}}\n'
+        session = read_text(tmp_path, line + script.text())
+        assert texts(session)[-len(whole) :] == whole or texts(session)[: len(whole)] == whole, depth
+        assert session.counts.get("nested", 0) + session.counts.get("no_uuid", 0) == 1, depth
+
+
+def test_a_sidechain_without_agent_ids_is_one_session(tmp_path: Path) -> None:
+    script = Transcript(CWD)
+    script.prompt("main")
+    script.tip = None
+    first = script.prompt("aside", isSidechain=True)
+    script.say("in between", isSidechain=True)
+    script.say("at last", isSidechain=True)
+    random.Random(1).shuffle(script.lines)
+    main, side = claude.read_all(script.write(tmp_path))
+    assert side.id == f"{SESSION}.agent-{first}" and texts(side) == ["aside", "in between", "at last"]
+    assert texts(main) == ["main"]
+
+
+def test_a_head_is_known_where_a_field_that_nobody_reads_is_broken(tmp_path: Path) -> None:
+    script = Transcript(CWD)
+    script.prompt("hello", toolUseResult="BROKEN")
+    path = script.write(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"BROKEN", b"\xff\xfe"))
+    assert claude.head(path) == Head(SESSION, CWD)
+    assert texts(claude.read(path)) == ["hello"]
+
+
+def test_a_count_of_tokens_that_no_number_holds_is_left_out(tmp_path: Path) -> None:
+    script = patrol(CWD, steps=1)
+    whole = claude.read(script.write(tmp_path)).usage["input_tokens"]
+    script.say("more", message_id="msg_more")
+    script.lines[-1]["message"]["usage"]["input_tokens"] = 1 << 64
+    usage = claude.read(script.write(tmp_path)).usage
+    assert usage == {"input_tokens": whole, "output_tokens": usage["output_tokens"]}
 
 
 def test_huge_line_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,9 +110,10 @@ def head(path: Path) -> Head | None:
     session_id = cwd = ""
     with path.open("rb", buffering=0) as handle:
         for count, raw in enumerate(first_lines(handle, HEAD_BYTES)):
-            for line in parse_line(raw, Counter()):
-                session_id = session_id or _text(line, "sessionId")
-                cwd = cwd or _text(line, "cwd")
+            record = decoded(raw)
+            for known in [record] if record is not None else map(record_of, parse_line(raw, Counter())):
+                session_id = session_id or known.session_id or ""
+                cwd = cwd or known.cwd or ""
             if (session_id and cwd) or count + 1 >= HEAD_LINES:
                 break
     return Head(_safe_id(session_id), cwd) if session_id or cwd else None
@@ -164,6 +165,7 @@ class _Lines:
         self.by_uuid: dict[str, _Line] = {}
         self.ids: Counter[str] = Counter()
         self.safe_ids: dict[str, str] = {}
+        self.tops: dict[str, str] = {}
         self.taken = 0
         self.own_agent = _safe_id(path.stem) if path.stem.startswith("agent-") else ""
         with open(path, "rb", buffering=AT_ONCE) as handle:
@@ -193,14 +195,20 @@ class _Lines:
         return self.safe_ids[session_id]
 
     def _top(self, line: _Line) -> str:
-        """The uuid at the top of a sidechain that carries no agent id."""
-        seen = {line.uuid}
-        while True:
+        """The uuid at the top of a sidechain that carries no agent id; of a cycle the least."""
+        path: dict[str, int] = {}
+        while line.uuid not in self.tops:
+            path[line.uuid] = len(path)
             above = self.by_uuid.get(line.parent)
-            if above is None or above.record.is_sidechain is not True or above.uuid in seen:
-                return min(seen) if above is not None and above.uuid in seen else line.uuid
-            seen.add(above.uuid)
-            line = above
+            if above is None or above.record.is_sidechain is not True:
+                self.tops[line.uuid] = line.uuid
+            elif above.uuid in path:
+                self.tops[line.uuid] = min(list(path)[path[above.uuid] :])
+            else:
+                line = above
+        top = self.tops[line.uuid]
+        self.tops.update(dict.fromkeys(path, top))
+        return top
 
     def _read(self, raw: bytes) -> None:
         """Take a line of the file: as a record at once, or object by object where anything in it is odd."""
@@ -223,11 +231,17 @@ class _Lines:
             self.ids[record.session_id] += 1
         uuid = record.uuid
         if not uuid:
-            uuid = "line-" + hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()[:24]
+            try:
+                named = json.dumps(line, sort_keys=True)
+            except RecursionError:
+                self.counts["nested"] += 1
+                return
+            uuid = "line-" + hashlib.sha256(named.encode()).hexdigest()[:24]
             self.counts["no_uuid"] += 1
         if uuid in self.by_uuid:
             self.counts["rewritten"] += 1
         self.by_uuid[uuid] = self._kept(uuid, record, line)
+        record.drop_content()
         self.taken += 1
 
     def _kept(self, uuid: str, record: Record, line: dict[str, Any]) -> _Line:

@@ -13,7 +13,8 @@ import msgspec
 
 from .fields import string
 
-Tokens = Annotated[int, msgspec.Meta(ge=0)]
+_MOST_TOKENS = 2**63 - 1
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
 
 
 class Usage(msgspec.Struct, gc=False):
@@ -69,6 +70,12 @@ class Record(msgspec.Struct, gc=False, rename="camel"):
     def parent(self) -> str:
         return self.parent_uuid or self.logical_parent_uuid or ""
 
+    def drop_content(self) -> None:
+        """Let go of what the line said, once it is known what is kept of it: pictures, say, are not."""
+        self.attachment = None
+        if self.message is not None:
+            self.message.content = None
+
     @property
     def by_the_client(self) -> bool:
         """Whether a flag says that the client wrote the line itself."""
@@ -111,7 +118,7 @@ def record_of(line: dict[str, Any]) -> Record:
 def _message_of(message: dict[str, Any]) -> Message:
     usage = message.get("usage")
     known = usage if type(usage) is dict else {}
-    tokens = {name: n for name in USAGE if type(n := known.get(name)) is int and n > 0}
+    tokens = {name: n for name in USAGE if type(n := known.get(name)) is int and 0 < n <= _MOST_TOKENS}
     return Message(
         id=string(message.get("id")),
         model=string(message.get("model")),

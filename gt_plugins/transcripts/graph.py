@@ -221,6 +221,7 @@ def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) 
             singles.append(at)
     keys: dict[int, Key] = {}
     asked: dict[str, tuple[Key, int]] = {}
+    hung: dict[int, tuple[Key, tuple[float, int]]] = {}
     keyed: list[tuple[Key, list[N]]] = []
     for lines in replies.values():
         if len(lines) > 1:
@@ -237,7 +238,7 @@ def _units(graph: _Graph[N], tree: list[int], chain: list[int], live: set[int]) 
             asked.setdefault(nodes[at].uuid, (key, len(calls)))
     singles.sort(key=depth.__getitem__)
     for at in singles:
-        keys[at] = key = _single_key(graph, at, place, keys, asked)
+        keys[at] = key = _single_key(graph, at, place, keys, asked, hung)
         keyed.append((key, [nodes[at]]))
     keyed.sort(key=itemgetter(0))
     return [unit for _, unit in keyed]
@@ -249,7 +250,9 @@ def _single_key(
     place: dict[int, int],
     keys: dict[int, Key],
     asked: dict[str, tuple[Key, int]],
+    hung: dict[int, tuple[Key, tuple[float, int]]],
 ) -> Key:
+    """``hung`` are the lines beside the chain so far: what they hang on at last, and how old they count."""
     node, age = graph.nodes[at], graph.age[at]
     calls = [asked[a] for a in node.answers if a in asked]
     if not calls and node.answers_line in asked:
@@ -259,5 +262,7 @@ def _single_key(
         return (*key, (0.0, 1.0, float(ordinal), *age))
     if at in place:
         return ((float(place[at]), 0.0, *age),)
-    above = keys.get(graph.above[at], ())
-    return (*above, (0.0, 2.0, 0.0, *age))
+    above = graph.above[at]
+    base, before = hung.get(above, (keys.get(above, ()), age))
+    hung[at] = base, max(before, age)
+    return (*base, (0.0, 2.0, 0.0, *hung[at][1], float(graph.depth[at])))

@@ -66,7 +66,8 @@ _ASSIGN = regex(
 )
 _NOTHING_FOLLOWS = frozenset(".;)}{[/<&!?@#$^~")
 """What stands behind a key with no value."""
-_GLANCE = 32
+_GLANCE = 80
+"""More than what assigns and a short word behind it can take, or they would be read otherwise cut off."""
 _SPACE = regex(r"\s")
 _LEAST = {PASSWORD: 4, TOKEN: 8}
 _WORD = {strength: regex(rf"[A-Za-z0-9_]{{1,{least - 2}}}[,)]?\s") for strength, least in _LEAST.items()}

@@ -76,8 +76,11 @@ def lenient_text(raw: bytes) -> str:
 
 
 def hex_text(digits: str) -> str:
-    """The ASCII characters that hexadecimal digits stand for."""
-    return bytes.fromhex(digits).decode("ascii", "replace")
+    """The ASCII characters that hexadecimal digits stand for; nothing where something else is among them."""
+    try:
+        return bytes.fromhex(digits).decode("ascii", "replace")
+    except ValueError:
+        return ""
 
 
 def is_utf16(raw: bytes) -> bool:
