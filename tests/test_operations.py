@@ -284,6 +284,15 @@ def test_a_source_that_breaks_halfway_retires_nothing(town: Town) -> None:
     assert found.skipped == {"odd": 1, "source_failed": 1} and "PLANT" not in str(found.problems)
 
 
+def test_records_from_the_future_are_counted_and_passed_over(town: Town) -> None:
+    consented(town)
+    log(town, 0, "sling", "mayor", bead="dm-1", target=NUX)
+    log(town, 60 * 24 * 365 * 50, "sling", "mayor", bead="dm-2", target=NUX)
+    found = run(town)
+    assert found.skipped["ahead"] == 1 and any("dated after now" in p for p in found.problems)
+    assert len(contents(town, "sling_outcome")) == 1
+
+
 def test_no_beads_and_no_bd_are_counted(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     consented(town)
     assert run(town).skipped == {"no_beads": 1}

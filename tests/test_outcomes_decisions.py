@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,44 @@ def test_lines_and_files_that_are_broken_are_passed_over(town: Town) -> None:
     assert records(town).until and not records(town).warrants
 
 
+# -- a clock that jumps ------------------------------------------------------------------------------
+
+
+def test_records_from_the_future_end_no_window(town: Town) -> None:
+    log(town, -1, "mail", "mayor")
+    now = deed("x", minutes=0.5).at
+    assert label(town, deed("no-op"), now=now).reason == "its window is not over"
+    log(town, 30_000, "nudge", "gt", target=NUX)
+    warrant(town, NUX, 30_000)
+    assert label(town, deed("no-op"), now=now).reason == "its window is not over"
+    found = records(town, now=now, stirred=[(NUX, [now - 5, now + 3600])])
+    assert (found.ahead, found.until <= now, dict(found.nudged), dict(found.warrants)) == (2, True, {}, {})
+    assert found.stirred[NUX] == [now - 5]
+
+
+def test_a_clock_a_little_ahead_is_no_wrong_one(town: Town) -> None:
+    log(town, -1, "mail", "mayor")
+    log(town, 4, "mail", NUX)
+    now = deed("x", minutes=1).at
+    assert label(town, deed("nudge"), now=now).reason == "the agent stirred 4 minutes later"
+    assert records(town, now=now).ahead == 0 and not records(town, now=now).over(now + 1)
+
+
+def test_a_label_that_a_wrong_clock_gave_is_taken_back(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(town, -1, "mail", "mayor")
+    with Store(town) as store:
+        seen = (-0.5, "cat reports/01.txt", f"Report on {NUX}")
+        put(store, session(seen, (0, "gt deacon heartbeat 'ok nux'", "ok")))
+        monkeypatch.setattr(time, "time", lambda: deed("x", minutes=30_000).at)
+        assert run(town, store).decisions == {"good": 1}
+        log(town, 30_000, "mail", "mayor")
+        monkeypatch.setattr(time, "time", lambda: deed("x", minutes=0.5).at)
+        again = run(town, store)
+        assert (again.decisions, again.ahead, again.sessions) == ({"unknown": 1}, 1, {"unknown": 1})
+        monkeypatch.setattr(time, "time", lambda: deed("x", minutes=20).at)
+        assert run(town, store).decisions == {"good": 1}
+
+
 # -- the corpus -------------------------------------------------------------------------------------
 
 
@@ -396,7 +435,7 @@ def test_the_command_shows_labels_rates_and_reasons(
             cli.main(["outcomes", *words])
         return int(left.value.code or 0), capsys.readouterr().out
 
-    assert json.loads(gt_corpus("--json")[1]) == {"sessions": [], "decisions": [], "reasons": []}
+    assert json.loads(gt_corpus("--json")[1]) == {"sessions": [], "decisions": [], "reasons": [], "ahead": 0}
     assert not town.corpus_dir.exists()
     span(town)
     log(town, 5, "mail", NUX)

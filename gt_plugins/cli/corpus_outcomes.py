@@ -64,6 +64,8 @@ def _print(found: Outcomes) -> None:
     if reasons:
         print()
         print_table(["LABEL", "WHY", "DECISIONS"], reasons)
+    if found.ahead:
+        print(f"\npassed over: {found.ahead} of the town's records, dated after now")
 
 
 def _row(rate: Rate) -> list[str]:

@@ -70,7 +70,7 @@ def collect(
         with Store(town) as store:
             for one in chosen:
                 run.source(store, one)
-            compute(town, store, scrubber)
+            run.passed_over(compute(town, store, scrubber).ahead)
     return run.report()
 
 
@@ -95,6 +95,7 @@ SAID = {
     "gt_missing": "gt is not on PATH",
     "gt_failed": "gt failed",
     "broken_lines": "lines that are no JSON were passed over",
+    "ahead": "records are dated after now, by a clock that is wrong; they were passed over",
     "history_next_time": "the next run asks for their history",
 }
 """Reasons by which trouble is counted, in words."""
@@ -176,6 +177,12 @@ class _Collect:
         if is_convention(found):
             self.reversions += observe(store, self.town, found, key, lambda text: self.scrubber.text(text)[0])
         return key
+
+    def passed_over(self, ahead: int) -> None:
+        """Count the town's records that are dated after now."""
+        if ahead:
+            self.skipped["ahead"] += ahead
+            self.problems.append(f"{self.town.root}: {ahead} {SAID['ahead']}")
 
     def _kept(self, found: Trouble) -> str:
         """The key of what is there and cannot be read now: it stays as it is stored."""

@@ -25,6 +25,9 @@ LONG_KEPT = frozenset(
     | {f"merge{rest}" for rest in ("d", "_started", "_failed", "_skipped")}
 )
 """Types that gt keeps longer than seven days: that one of them is old says nothing of the others."""
+AHEAD = 300.0
+"""Seconds by which an event may be ahead of our clock: machines that write into one town keep time to within
+minutes (Kerberos allows as much). What is further ahead was written by a clock that is wrong."""
 _MARK = b'"session_start"'
 
 

@@ -6,6 +6,7 @@ and in the merge request (``gt mq status``). gt prunes events: a sling that was 
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,11 @@ from typing import Any
 
 from ...errors import FinetuneError, UserError
 from ...town.bd import BdMissing
-from ...town.events import Event, read_events
+from ...town.events import AHEAD, Event, read_events
 from ...town.gt import gt_json
 from ...town.roles import address, parse_gt_role
 from ...town.root import Town
-from ...town.times import utc
+from ...town.times import epoch, utc
 from ..sources import Document, Kept, Trouble
 from .databases import Database, as_json, databases, fields_of, stored
 
@@ -43,7 +44,9 @@ def slings(town: Town) -> Iterator[Document | Kept | Trouble]:
     """Sling outcomes and merge requests; what cannot be asked now stays as it is stored."""
     known = _Known()
     yield from _merge_requests(town, known)
-    for event in sorted(read_events(town.events_file), key=lambda e: e.at):
+    latest = time.time() + AHEAD
+    events = (event for event in read_events(town.events_file) if epoch(event.at) <= latest)
+    for event in sorted(events, key=lambda e: e.at):
         known.acts[address(event.actor)].append(event)
         if event.kind == "session_death":
             known.deaths[address(event.text("agent"))].append(event)

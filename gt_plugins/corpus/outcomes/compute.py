@@ -1,8 +1,9 @@
 """Labels for everything in the corpus, from the town's records as they are now.
 
 A label that was found stays where the records no longer tell: gt prunes its events after some days. Only
-another finding replaces it. Labels by people win: those of ``gt corpus label`` over those of ``bd audit
-label`` over what is found here.
+another finding replaces it. One that is not found again while its window is still open is taken back: nothing
+that young is pruned, so a clock that was ahead had given it. Labels by people win: those of ``gt corpus
+label`` over those of ``bd audit label`` over what is found here.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ class ScrubsText(Protocol):
 
 @dataclass(frozen=True)
 class Computed:
-    """What a run did: sessions read, labels and outcomes that changed, and both by kind."""
+    """What a run did: sessions read, labels and outcomes that changed, and both by kind; ``ahead`` counts the
+    town's records that are dated after now and were passed over."""
 
     read: int = 0
     relabelled: int = 0
     changed: int = 0
+    ahead: int = 0
     decisions: Mapping[str, int] = field(default_factory=dict)
     sessions: Mapping[str, int] = field(default_factory=dict)
 
@@ -73,6 +76,7 @@ def compute(town: Town, store: Store, scrubber: ScrubsText | None = None) -> Com
         read,
         relabelled,
         changed,
+        records.ahead,
         dict(sorted(Counter(one.outcome.label for one in labels).items())),
         dict(sorted(Counter(one.label for one in outcomes.values()).items())),
     )
@@ -149,7 +153,7 @@ def _judge_decisions(store: Store, records: TownRecords, windows: Windows) -> li
         found = judge(one.deed, records, windows)
         known = before.get((one.deed.session, one.deed.call))
         if found.label == "unknown" and known is not None and known.label != "unknown":
-            found = known
+            found = known if records.over(one.deed.at + windows.follow) else found
         labels.append(Judged(one.deed, found))
     return labels
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...town.events import LONG_KEPT, Event, read_events
+from ...town.events import AHEAD, LONG_KEPT, Event, read_events
 from ...town.roles import address
 from ...town.root import Town
 from ...town.times import epoch
@@ -75,11 +75,13 @@ class BeadFate:
 @dataclass
 class TownRecords:
     """Indices over the records; every list is in order of time. ``since`` is the oldest event of a kind that
-    gt prunes early, ``until`` the newest of any, ``now`` the moment of reading."""
+    gt prunes early, ``until`` the newest of any, ``now`` the moment of reading (0: not known). ``until`` is
+    never after ``now``; ``ahead`` counts the events and warrants that are, beyond AHEAD, and say nothing."""
 
     since: float = 0.0
     until: float = 0.0
     now: float = 0.0
+    ahead: int = 0
     stirred: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     begun: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -90,6 +92,13 @@ class TownRecords:
     by_agent: dict[str, list[Given]] = field(default_factory=lambda: defaultdict(list))
     by_bead: dict[str, list[Given]] = field(default_factory=lambda: defaultdict(list))
     beads: Mapping[str, BeadFate] = field(default_factory=dict)
+
+    # -- the records' time --------------------------------------------------------------------------
+
+    @property
+    def latest(self) -> float:
+        """The last moment that a record can be of; what bears a later one was written by a wrong clock."""
+        return self.now + AHEAD if self.now else float("inf")
 
     # -- an agent at a moment -----------------------------------------------------------------------
 
@@ -103,7 +112,8 @@ class TownRecords:
         return bool(self.until) and (0 < self.since <= at or self.until - at <= KEPT)
 
     def over(self, end: float) -> bool:
-        """Whether a window has passed, so that what is not on record by then did not happen."""
+        """Whether a window has passed, so that what is not on record by then did not happen. No record
+        moves it beyond ``now``."""
         return max(self.until, self.now) >= end
 
     def last_life(self, agent: str, at: float) -> float:
@@ -199,12 +209,16 @@ def read_records(
         return names[text]
 
     for event in read_events(town.events_file):
-        _take(records, event, agent)
+        at = epoch(event.at)
+        if at > records.latest:
+            records.ahead += 1
+        else:
+            _take(records, event, at, agent)
     for path in sorted((town.root / "warrants").glob("*.warrant.json")):
         _take_warrant(records, path, agent)
     for who, moments in stirred:
         if who:
-            records.stirred[who] += moments
+            records.stirred[who] += [moment for moment in moments if moment <= records.latest]
     for index in (records.stirred, records.begun, records.died, records.crashed, records.nudged):
         for times in index.values():
             times.sort()
@@ -215,10 +229,10 @@ def read_records(
     return records
 
 
-def _take(records: TownRecords, event: Event, agent: Callable[[str], str]) -> None:
+def _take(records: TownRecords, event: Event, at: float, agent: Callable[[str], str]) -> None:
     """One event into the indices."""
-    at, who = epoch(event.at), agent(event.actor)
-    records.until = max(records.until, at)
+    who = agent(event.actor)
+    records.until = max(records.until, min(at, records.now or at))
     if event.kind not in LONG_KEPT:
         records.since = min(records.since or at, at)
     if who and event.kind not in _NOT_ITS_OWN:
@@ -270,8 +284,10 @@ def _take_warrant(records: TownRecords, path: Path, agent: Callable[[str], str])
         executed = epoch(str(value.get("executed_at") or "")) if value.get("executed") else 0.0
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
-    if target and filed:
-        records.warrants[target].append(Warrant(filed, executed))
+    if filed > records.latest:
+        records.ahead += 1
+    elif target and filed:
+        records.warrants[target].append(Warrant(filed, executed if executed <= records.latest else 0.0))
 
 
 def _names(text: str, agent: str) -> bool:

@@ -31,17 +31,20 @@ class SessionCount:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What is known of what became of things."""
+    """What is known of what became of things; ``ahead`` counts records of the town that are dated after now
+    and were passed over."""
 
     sessions: Sequence[SessionCount] = ()
     rates: Sequence[Rate] = ()
     reasons: Sequence[Mapping[str, Any]] = ()
+    ahead: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "sessions": [vars(s) for s in self.sessions],
             "decisions": [r.to_json() for r in self.rates],
             "reasons": list(self.reasons),
+            "ahead": self.ahead,
         }
 
 
@@ -92,7 +95,8 @@ def outcomes_of(town: Town, role: str | None = None) -> Outcomes:
     sessions = [SessionCount(who, outcome, n) for (who, outcome), n in sorted(counted.items())]
     why = Counter((j.outcome.label, _kind_of_reason(j.outcome.reason)) for j in judged)
     reasons = [{"label": label, "reason": reason, "count": n} for (label, reason), n in why.most_common()]
-    return Outcomes(sessions, rates(judged, records, Windows(*outcome_windows(town))), reasons)
+    rated = rates(judged, records, Windows(*outcome_windows(town)))
+    return Outcomes(sessions, rated, reasons, records.ahead)
 
 
 def _labelled(town: Town) -> None:
