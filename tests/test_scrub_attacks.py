@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import re
 import unicodedata
 import urllib.parse
 
@@ -72,6 +74,77 @@ HIDDEN = {
     "Russian": (f"пароль: {PASSWORD}", PASSWORD),
     "Chinese": (f"密码：{PASSWORD}", PASSWORD),
 }
+
+
+KEY_LINES = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7/Wq+LkZ3sTnX", "a9Fq/Zr+T8vYw2Lm=="]
+BLOCK = "\n".join(["-----BEGIN PRIVATE KEY-----", KEY_LINES[0], *KEY_LINES, "-----END PRIVATE KEY-----"])
+PERCENT = {
+    "spaces as %20": lambda text: urllib.parse.quote(text, safe=""),
+    "spaces as plus": urllib.parse.quote_plus,
+    "slashes as they are": urllib.parse.quote,
+    "lower case": lambda text: re.sub("%..", lambda m: m[0].lower(), urllib.parse.quote(text, safe="")),
+    "twice": lambda text: urllib.parse.quote(urllib.parse.quote(text, safe=""), safe=""),
+}
+
+
+@pytest.mark.parametrize("way", PERCENT)
+def test_a_key_in_an_address_goes_and_stays_a_key(way: str) -> None:
+    told = PERCENT[way](BLOCK)
+    for text in (f"POST /k?key={told}&x=1", json.dumps({"body": f"a={told}"})):
+        fresh, counts = scrubber().text(text)
+        assert counts == {"private_key": 3}
+        plain = urllib.parse.unquote_plus(fresh)
+        plain = urllib.parse.unquote_plus(plain) if way == "twice" else plain
+        assert not any(line in plain for line in KEY_LINES)
+        assert scrubber().text(BLOCK)[0] in plain, "other surrogates than those of the key as it is"
+        assert scrubber().text(fresh)[0] == fresh
+    begun = told[len(told) // 8 :]
+    assert KEY_LINES[1] not in urllib.parse.unquote_plus(scrubber().text(begun)[0]), "its BEGIN was cut off"
+
+
+BOT = "448858171:AAHvXq3Zr9wTn5LkB7yPf2Dm8sGc4Vj1RtE"
+
+
+@pytest.mark.parametrize(
+    "text", [BOT, f"https://api.telegram.org/bot{BOT}/getMe", f"TELEGRAM_BOT_TOKEN={BOT}"]
+)
+def test_a_bot_has_another_number_and_key(text: str) -> None:
+    for written in (text, urllib.parse.quote(text, safe=""), b64(f"curl {text} # once")):
+        fresh = scrubber().text(written)[0]
+        assert scrubber().text(fresh)[0] == fresh
+        plain = base64.b64decode(fresh).decode() if written[:4] == "Y3Vy" else urllib.parse.unquote(fresh)
+        assert BOT not in plain and BOT[:9] not in plain and BOT[12:] not in plain
+        found = re.search(r"(?<!\d)\d{9}:AA[\w-]{33}(?![\w-])", plain)
+        assert found and found[0] == scrubber().text(BOT)[0]
+
+
+WRITTEN = {
+    "jane.roe@acme.com": (
+        "q=jane.roe%40acme.com",
+        '{"a":"jane.roe\\u0040acme.com"}',
+        "to jane.roe&#64;acme.com",
+    ),
+    "AKIAQ4ZT7JVXN2RLKDWM": ("".join(f"%{ord(c):02X}" for c in "AKIAQ4ZT7JVXN2RLKDWM"),),
+    "password=pa$$w0rd1": ("?password=pa%24%24w0rd1&x=1", "postgres://u:pa%24%24w0rd1@db/x"),
+    "password=Größe9!x": ("https://u:Gr%C3%B6%C3%9Fe9%21x@h/",),
+    "ether 3c:22:fb:9a:10:7e": ("ether 3c%3A22%3Afb%3A9a%3A10%3A7e",),
+    "by Renske Waldau": ("by Renske%20Waldau",),
+}
+
+
+@pytest.mark.parametrize("plain", WRITTEN)
+def test_the_same_original_has_one_surrogate_however_it_is_written(plain: str) -> None:
+    fresh = scrubber().text(plain)[0]
+    assert fresh != plain
+    value = re.split("[= ]", fresh)[-1]
+    for text in WRITTEN[plain]:
+        told = scrubber().text(text)[0]
+        read = html.unescape(urllib.parse.unquote(told)).replace("\\u0040", "@")
+        assert value in read, told
+        assert scrubber().text(told)[0] == told, "scrubbing twice changes something"
+    sign = next(iter({"@", ":"} & set(value)), None)
+    if sign and sign not in WRITTEN[plain][0]:
+        assert sign not in scrubber().text(WRITTEN[plain][0])[0], "written otherwise than the original"
 
 
 @pytest.mark.parametrize("way", sorted(ENCODED))

@@ -6,6 +6,8 @@ import base64
 import ipaddress
 import json
 import re
+import string
+import urllib.parse
 
 import pytest
 from hypothesis import given, settings
@@ -134,6 +136,21 @@ def test_any_token_gets_one_sealed_surrogate(original: str) -> None:
     fresh = maker().make("token", original)
     assert maker().make("token", fresh) == fresh
     assert is_surrogate(fresh)
+
+
+@pytest.mark.parametrize("kind", ["token", "password", "email", "person", "base64", "seed_phrase"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_percent_encoded_original_has_the_same_surrogate(kind: str, data: st.DataObject) -> None:
+    made = {"email": st.just("ann+x@acme.io"), "seed_phrase": st.just("legal winner thank year wave")}
+    original = data.draw(made.get(kind, st.text("abcXYZ019+/=:._ !$üß", min_size=4, max_size=40)))
+    told = urllib.parse.quote(original, safe=data.draw(st.sampled_from(["", "/", "+=", "@"])))
+    fresh = maker().make(kind, told)
+    assert urllib.parse.unquote(fresh) == maker().make(kind, original)
+    assert maker().make(kind, fresh) == fresh
+    assert set(fresh) <= set(urllib.parse.quote(original)) | set(
+        string.ascii_letters + string.digits + "-._~%/@+="
+    )
 
 
 @given(st.lists(st.text(min_size=1, max_size=60), min_size=2, max_size=30, unique=True))

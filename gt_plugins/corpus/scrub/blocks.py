@@ -10,15 +10,22 @@ from .layers import Hit
 from .patterns import regex
 from .scan import entropy, starts_word
 
-_PEM_HEAD = regex(r"-----BEGIN (?:(?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----")
-_PEM_END = regex(r"-----END (?:[A-Z0-9]{1,12} ){0,4}PRIVATE KEY")
+_S = r"(?: |%(?:25)?20|\+)"
+"""A space, also as addresses and forms have it."""
+_PEM_HEAD = regex(
+    rf"-----BEGIN{_S}(?:(?:[A-Z0-9]{{1,12}}{_S}){{0,4}}PRIVATE{_S}KEY(?:{_S}BLOCK)?|OpenVPN{_S}Static{_S}key{_S}V1)-----"
+)
+_PEM_END = regex(rf"-----END{_S}(?:[A-Z0-9]{{1,12}}{_S}){{0,4}}PRIVATE{_S}KEY")
 _PEM_GLUE = regex(
-    r"(?:[\s\"',|>#*]|\\+[nrt]|\\+(?=[\"'])|\\+u2192|[+](?=[\s\"'])|-(?!-)|(?<![A-Za-z0-9])\d{1,6}(?:→|\\+u2192|\\+t|[\t:|])|"
+    r"(?:[\s\"',|>#*]|%(?:25)?(?:0[9AaDd]|2[02C]|5[Cc][nrt])|\\+[nrt]|\\+(?=[\"'])|\\+u2192|[+](?=[\s\"'])|-(?!-)|(?<![A-Za-z0-9])\d{1,6}(?:→|\\+u2192|\\+t|[\t:|])|"
     r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset): [^\n\\\x00]{0,80})*+"
 )
-_PEM_LINE = regex(r"[A-Za-z0-9+/]{16,4096}={0,2}")
-_PEM_LAST = regex(r"[A-Za-z0-9/][A-Za-z0-9+/]{0,75}={0,2}")
-_PEM_CHECKSUM = regex(r"=[A-Za-z0-9+/]{4}")
+_B64 = r"(?:[A-Za-z0-9+/]|%(?:25)?2[BbFf])"
+_PADDED = r"(?:=|%(?:25)?3[Dd]){0,2}"
+_PEM_LINE = regex(rf"{_B64}{{16,4096}}{_PADDED}")
+_PEM_LAST = regex(rf"(?!\+){_B64}{{1,76}}{_PADDED}")
+_PEM_CHECKSUM = regex(rf"(?:=|%(?:25)?3[Dd]){_B64}{{4}}")
+_PEM_ANY_LINE = regex(rf"(?<!%)(?<!%[0-9]){_B64}{{4,}}{_PADDED}")
 _PEM_LIMIT = 65_536
 _COUNT = regex(r"\s*\d{1,4}")
 _JWK = regex(
@@ -78,7 +85,8 @@ _AWS_SECRET = regex(
 
 
 def find_pem(text: str, start: int, end: int, out: list[Hit]) -> int:
-    """The base64 lines after ``-----BEGIN … PRIVATE KEY-----``: whole, escaped, quoted, numbered, cut off."""
+    """The base64 lines after ``-----BEGIN … PRIVATE KEY-----``: whole, escaped, quoted, numbered, cut off,
+    percent-encoded."""
     head = _PEM_HEAD.match(text, start)
     if head is None:
         return 0
@@ -150,7 +158,7 @@ def find_pem_end(text: str, start: int, end: int, out: list[Hit]) -> int:
     ):
         return 0
     floor = max(0, start - 4096)
-    lines = list(re.finditer(r"[A-Za-z0-9+/]{4,}={0,2}", text[floor:start]))
+    lines = list(_PEM_ANY_LINE.finditer(text[floor:start]))
     edge = start
     found: list[Hit] = []
     for line in reversed(lines):

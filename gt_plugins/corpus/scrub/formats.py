@@ -86,7 +86,12 @@ FORMATS: tuple[Rule, ...] = (
     rule("slack_token", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxc- xoxd- xoxe- xapp-", _SLACK),
     rule("slack_webhook", "hooks.slack.com/", r"(?:services|workflows|triggers)/([A-Za-z0-9+/_-]{20,120})"),
     rule("discord_webhook", "/api/webhooks/", r"\d{8,24}/([\w-]{40,100})"),
-    around("telegram_token", ":aa", r"(\d{8,10}:AA[\w-]{32,34})(?![\w-])", range(8, 11)),
+    around(
+        "telegram_token",
+        ":aa %3aaa",
+        r"(?:[Bb]ot)?(\d{8,10})(?::|%3[Aa])AA([\w-]{32,34})(?![\w-])",
+        range(8, 14),
+    ),
     rule("teams_webhook", "/webhookb2/", rf"({_UUID})@({_UUID})/IncomingWebhook/(\w{{32}})/({_UUID})"),
     rule("zapier_webhook", "hooks.zapier.com/hooks/catch/", r"\d+/(\w{6,20})"),
     rule("twilio_key", "SK AC", "[0-9a-fA-F]{32}", after=_END),

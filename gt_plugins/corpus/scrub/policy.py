@@ -60,6 +60,7 @@ _RULE_MODULES = (
     "scan",
     "seal",
     "secrets",
+    "spelling",
     "surrogates",
     "views",
 )

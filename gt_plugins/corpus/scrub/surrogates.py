@@ -1,8 +1,9 @@
 """Typed surrogates: what stands in the place of a secret or of a person's data.
 
 A surrogate is valid for its type (a token keeps its length and alphabet, an address stays an address, a
-PEM block stays one), contains nothing that breaks JSON, a shell word or a URL, is the same for the same
-original wherever and whenever it is met, and is known as a surrogate when it is met again.
+PEM block stays one), is written as the original was (:mod:`.spelling`), contains nothing that breaks JSON, a
+shell word or a URL, is the same for the same original wherever and whenever it is met, and is known as a
+surrogate when it is met again.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from .seal import (
     sealed_body,
     sealed_syllables,
 )
+from .spelling import plain, respelled
 
 _ALNUM = regex(r"[A-Za-z0-9]+")
 _SHAPE = regex(r"[A-Za-z0-9._:/+=~-]+")
-_EMAIL = regex(r"user-([a-z0-9]{12})(@|%40|\\+u0040)example\.com", re.IGNORECASE)
+_EMAIL = regex(r"user-([a-z0-9]{12})@example\.com", re.IGNORECASE)
 _HOST = regex(r"(?:host-([a-z]{12})|([a-z]{12})\.example\.net)", re.IGNORECASE)
 _ADDRESS = regex(r"\d{1,4} ([A-Z][a-z]{13}) Street")
 _YEAR = regex(r"(?<!\d)(?:1[789]|20)\d\d(?!\d)")
@@ -89,7 +91,7 @@ class Surrogates:
         """The surrogate of ``original``; the original itself where it is a surrogate already."""
         known = self._made.get((kind, original))
         if known is None:
-            known = original if self.is_own(kind, original) else _MAKERS.get(kind, _shape)(self, original)
+            known = original if self.is_own(kind, original) else self._fresh(kind, original)
             self._made.keep((kind, original), known, len(original) + len(known))
         return known
 
@@ -97,9 +99,14 @@ class Surrogates:
         """Whether ``text`` is a surrogate that :meth:`make` gives for ``kind``."""
         own = self._own.get((kind, text))
         if own is None:
-            own = _OWN.get(kind, _own_shape)(self, text)
+            own = _OWN.get(kind, _own_shape)(self, plain(text))
             self._own.keep((kind, text), own, len(text))
         return own
+
+    def _fresh(self, kind: str, original: str) -> str:
+        read = plain(original)
+        fresh = _MAKERS.get(kind, _shape)(self, read)
+        return fresh if read == original else respelled(fresh, original)
 
     def stream(self, label: str, original: str) -> Stream:
         return Stream(self._key, label, original)
@@ -129,7 +136,7 @@ Own = Callable[[Surrogates, str], bool]
 def is_surrogate(text: str) -> bool:
     """Whether ``text`` as a whole is a surrogate of some kind, by its seal or its set-aside range; for
     audits, needs no key."""
-    anyone = Surrogates(b"", lambda t: t)
+    anyone, text = Surrogates(b"", lambda t: t), plain(text)
     return any(own(anyone, text) for own in _SEALED) or any(
         form.fullmatch(text) is not None and own(anyone, text) for form, own in _BY_RANGE
     )
@@ -255,8 +262,7 @@ def _own_hex(s: Surrogates, text: str) -> bool:
 
 
 def _email(s: Surrogates, original: str) -> str:
-    at = next((sep for sep in ("%40", "\\u0040") if sep in original), "@")
-    return f"user-{sealed_body(s.stream('email', original), 12, LOWER36)}{at}example.com"
+    return f"user-{sealed_body(s.stream('email', original), 12, LOWER36)}@example.com"
 
 
 def _own_email(_: Surrogates, text: str) -> bool:

@@ -40,7 +40,7 @@ _JOINTS: tuple[str, ...] = (
 )
 """Where a word goes on after a line's or a string's end: as a shell reads it, and most languages."""
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
-_MARK = regex(
+MARK = regex(
     r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f])|"
     r"&(?P<entity>quot|apos|amp|lt|gt|#0{0,3}\d{2,3}|#[xX]0{0,2}[0-9A-Fa-f]{2});|"
     r"(?P<colour>(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))\[[0-9;]{0,12}m)|"
@@ -128,12 +128,12 @@ def _undone(text: str, start: int, end: int) -> View | None:
     parts: list[str] = []
     steps: list[tuple[int, int, int, int]] = []
     here, at = 0, start
-    for mark in _MARK.finditer(text, start, end):
+    for mark in MARK.finditer(text, start, end):
         if mark.start() > at:
             steps.append((here, at, mark.start() - at, mark.start() - at))
             parts.append(text[at : mark.start()])
             here += mark.start() - at
-        plain = _plain(mark)
+        plain = undo(mark)
         if plain:
             steps.append((here, mark.start(), 1, mark.end() - mark.start()))
             parts.append(plain)
@@ -147,7 +147,7 @@ def _undone(text: str, start: int, end: int) -> View | None:
     return View("".join(parts), start, end, tuple(steps)) if steps else None
 
 
-def _plain(mark: re.Match[str]) -> str:
+def undo(mark: re.Match[str]) -> str:
     """The one character that a mark stands for; nothing for a colour or a joint."""
     code = mark["percent"] or mark["escape"]
     if code:
