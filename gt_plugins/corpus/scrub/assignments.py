@@ -66,8 +66,8 @@ _ASSIGN = regex(
 )
 _NOTHING_FOLLOWS = frozenset(".;)}{[/<&!?@#$^~")
 """What stands behind a key with no value."""
-_GLANCE = 80
-"""More than what assigns and a short word behind it can take, or they would be read otherwise cut off."""
+_GLANCE, _FURTHER = 40, 24
+"""A type may stand between a colon and what assigns, all within so many characters from the colon."""
 _SPACE = regex(r"\s")
 _LEAST = {PASSWORD: 4, TOKEN: 8}
 _WORD = {strength: regex(rf"[A-Za-z0-9_]{{1,{least - 2}}}[,)]?\s") for strength, least in _LEAST.items()}
@@ -182,7 +182,9 @@ def _holds_nothing(key: str, behind: str) -> bool:
     if not strength or behind[:1] in _NOTHING_FOLLOWS:
         return True
     at = _ASSIGN.match(behind)
-    word = None if at is None or _is_pair(key) else _WORD[strength].match(behind, at.end())
+    if at is None or _is_pair(key) or at.start("op") + _FURTHER > _GLANCE:
+        return False
+    word = _WORD[strength].match(behind, at.end())
     return word is not None and word.end() < len(behind)
 
 
