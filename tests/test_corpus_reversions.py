@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_the_history_of_the_repository_counts(place: Town) -> None:
     repo = git.Repo.init(place.root / "demo/mayor/rig")
     for text, days in ((A, 10.5), (B, 5), (A, 0.01)):
         commit(repo, text, days)
-    assert [text for _, text in file_history(place.root / "demo/mayor/rig/CLAUDE.md")] == [A, B, A]
+    assert [c.text for c in file_history(place.root / "demo/mayor/rig/CLAUDE.md")] == [A, B, A]
     gather(place)
     (one,) = found(place)
     assert (one.days, one.rig, one.key) == (10, "demo", "demo/mayor/rig/CLAUDE.md")
@@ -140,6 +141,72 @@ def test_commits_between_two_looks_are_judged(place: Town) -> None:
         store.execute("UPDATE versions SET seen_at = ?", yesterday)
     commit(repo, A, 0.02)
     commit(repo, C, 0.01)
+    gather(place)
+    assert [one.kind for one in found(place)] == ["whole"]
+
+
+def pulled_between(place: Town, shallow: bool, *texts: str) -> tuple[git.Repo, git.Repo]:
+    """A clone that was looked at with ``texts[0]``, into which commits of the others were then pulled that
+    were made elsewhere before that look."""
+    origin = git.Repo.init(place.root.parent / "origin")
+    commit(origin, texts[0], 9)
+    url = f"file://{origin.working_tree_dir}"
+    clone = git.Repo.clone_from(url, place.root / "demo/crew/alice", **({"depth": 1} if shallow else {}))
+    gather(place)
+    for number, text in enumerate(texts[1:]):
+        commit(origin, text, 5 - number)
+    clone.remotes.origin.pull()
+    return origin, clone
+
+
+@pytest.mark.parametrize("shallow", [True, False])
+def test_a_file_that_went_to_and_fro_between_two_looks_is_judged(place: Town, shallow: bool) -> None:
+    origin, clone = pulled_between(place, shallow, A, C, A)
+    report = gather(place)
+    (one,) = found(place)
+    assert (one.kind, [r["id"] for r in report.reversions]) == ("whole", [one.id])
+    assert gather(place).reversions == () and len(found(place)) == 1
+    with Store(place) as store:
+        for text in (A, C):
+            assert reversions.tells_of(text, reversions.blocked_lines(store))
+    commit(origin, C, 0.1)
+    clone.remotes.origin.pull()
+    gather(place)
+    assert len(found(place)) == 2, "what was judged is there to go back to"
+
+
+def test_commits_that_only_go_on_are_not_flagged(place: Town) -> None:
+    pulled_between(place, True, A, B, C)
+    gather(place)
+    assert found(place) == []
+
+
+def test_a_rebase_is_no_reversion_and_a_reset_is_one(place: Town) -> None:
+    origin, clone = pulled_between(place, False, A, C)
+    gather(place)
+    commit(clone, C + "Be brief.\nBe kind.\n", 0.3)
+    commit(clone, C + "Be brief.\nBe kind.\nBe quick.\n", 0.2)
+    gather(place)
+    commit(origin, "hello\n", 0.1, name="README.md")
+    clone.git.config("user.email", "ann@example.org")
+    clone.git.config("user.name", "Ann")
+    clone.remotes.origin.pull(rebase=True)
+    gather(place)
+    assert found(place) == []
+    clone.git.reset("--hard", "HEAD~2")
+    gather(place)
+    assert [one.kind for one in found(place)] == ["whole"]
+
+
+def test_a_clone_that_was_made_anew_is_looked_at_by_what_was_seen(place: Town) -> None:
+    origin, clone = pulled_between(place, True, A, B)
+    gather(place)
+    shutil.rmtree(str(clone.working_tree_dir))
+    commit(origin, C, 0.1)
+    git.Repo.clone_from(f"file://{origin.working_tree_dir}", str(clone.working_tree_dir), depth=1)
+    gather(place)
+    assert found(place) == []
+    put(Path(str(clone.working_tree_dir)) / "CLAUDE.md", B)
     gather(place)
     assert [one.kind for one in found(place)] == ["whole"]
 

@@ -158,6 +158,7 @@ class _Collect:
             key, _ = self.scrubber.text(found.key)
             if store.has_document(found.source, key, digest, policy):
                 self.counted["unchanged"] += 1
+                self._observe(store, found, key)
                 return key
             content, redactions = self.scrubber.text(found.content)
         except Exception as error:  # a layer may be a third party's; its message may quote the text
@@ -174,9 +175,13 @@ class _Collect:
         self.counted[status] += 1
         if status != "unchanged":
             self.redactions.update(redactions)
+        self._observe(store, found, key)
+        return key
+
+    def _observe(self, store: Store, found: Document, key: str) -> None:
+        """Whether a convention goes back on itself: also one that is as it was may have gone to and fro."""
         if is_convention(found):
             self.reversions += observe(store, self.town, found, key, lambda text: self.scrubber.text(text)[0])
-        return key
 
     def passed_over(self, ahead: int) -> None:
         """Count the town's records that are dated after now."""

@@ -95,6 +95,10 @@ MIGRATIONS = (
     """
     CREATE TABLE unindexed (number INTEGER PRIMARY KEY);
     """,
+    # The commit that a convention's working folder stood at when it was last looked at.
+    """
+    CREATE TABLE looks (key TEXT PRIMARY KEY, head TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

@@ -1,16 +1,43 @@
-"""Earlier versions of a file from the history of the repository that it lies in."""
+"""Earlier versions of a file from the history of the repository that it lies in.
+
+A clone that git made shallow has the history that it has: that since it was cloned.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import git
 
 MOST_COMMITS = 200
 MOST_BYTES = 1024 * 1024
 
 
-def file_history(path: Path) -> list[tuple[str, str]]:
-    """(time of the commit in RFC 3339 and UTC, text) of each version, oldest first; the newest MOST_COMMITS.
+@dataclass(frozen=True)
+class Commit:
+    """A commit that touched the file: its id, its time (RFC 3339, UTC) and the file's text in it."""
+
+    id: str
+    at: str
+    text: str
+
+
+def head_of(path: Path) -> str:
+    """The id of the commit that the file's working folder stands at; empty where it lies in no repository."""
+    import git
+
+    try:
+        return git.Repo(path.parent, search_parent_directories=True).head.commit.hexsha
+    except (git.exc.GitError, git.exc.ODBError, OSError, ValueError):
+        return ""
+
+
+def file_history(path: Path) -> list[Commit]:
+    """The commits that touched a file, oldest first; the newest MOST_COMMITS.
 
     Empty where the file lies in no repository, or git cannot or will not read it (another owner's)."""
     import git
@@ -21,17 +48,36 @@ def file_history(path: Path) -> list[tuple[str, str]]:
             return []
         name = path.resolve().relative_to(Path(repo.working_tree_dir).resolve()).as_posix()
         commits = list(repo.iter_commits(paths=name, max_count=MOST_COMMITS))
-    except (git.exc.GitError, OSError, ValueError):
+    except (git.exc.GitError, git.exc.ODBError, OSError, ValueError):
         return []
-    found = []
-    for commit in reversed(commits):
-        try:
-            blob = commit.tree / name
-            if blob.type != "blob" or blob.size > MOST_BYTES:
-                continue
-            text = blob.data_stream.read().decode("utf-8")
-        except (KeyError, UnicodeDecodeError, git.exc.GitError, OSError, ValueError):
-            continue
-        at = datetime.fromtimestamp(commit.committed_date, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found.append((at, text))
-    return found
+    found = (_version(commit, name) for commit in reversed(commits))
+    return [one for one in found if one is not None]
+
+
+def _version(commit: git.Commit, name: str) -> Commit | None:
+    """A file as a commit has it; None where it is not there, too large or no text."""
+    import git
+
+    try:
+        blob = commit.tree / name
+        if blob.type != "blob" or blob.size > MOST_BYTES:
+            return None
+        text = blob.data_stream.read().decode("utf-8")
+    except (KeyError, git.exc.GitError, git.exc.ODBError, OSError, ValueError):
+        return None
+    at = datetime.fromtimestamp(commit.committed_date, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Commit(commit.hexsha, at, text)
+
+
+def come_since(path: Path, commit: str) -> tuple[frozenset[str], bool] | None:
+    """Ids of the commits that the file's working folder has now and had not at ``commit``, whenever they
+    were made, and whether it went on from there. Where it did not (a rebase, another branch) they need not
+    have been written since. None where git cannot tell."""
+    import git
+
+    try:
+        repo = git.Repo(path.parent, search_parent_directories=True)
+        went_on = repo.is_ancestor(repo.commit(commit), repo.head.commit)
+        return frozenset(c.hexsha for c in repo.iter_commits(f"{commit}..HEAD")), went_on
+    except (git.exc.GitError, git.exc.ODBError, OSError, ValueError):
+        return None

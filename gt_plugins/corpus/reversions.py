@@ -15,15 +15,16 @@ line in it that stands in one of the two versions alone; of such lines only hash
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
 from ..town.root import Town
-from .history import file_history
+from .history import come_since, file_history, head_of
 from .reversion import (
     MESSAGE,
     TELLING,
@@ -86,13 +87,15 @@ def observe(store: Store, town: Town, found: Document, key: str, scrub: Scrub) -
     """Note a convention as it is now and return the reversions that are new.
 
     ``found`` is not scrubbed, ``key`` is its scrubbed key; its scrubbed content is stored already. What came
-    into the repository's history since the last look is judged too; older history only tells what there was
-    to go back to."""
-    seen = _seen(store, key)
+    into the repository's history since the last look is judged too, also where the file is in the end as it
+    was; older history only tells what there was to go back to."""
+    seen, path = _seen(store, key), town.root / found.key
+    head, looked = head_of(path), _looked(store, key)
     present = Version(version_hash(found.content), min(found.at or now(), now()), found.content)
-    if seen and seen[-1].version.hash == present.hash:
+    if seen and seen[-1].version.hash == present.hash and head == looked:
         return []
-    before, fresh = _sequence(seen, _commits(town, found.key), present)
+    history = [(c.id, Version(version_hash(c.text), c.at, c.text)) for c in file_history(path)]
+    before, fresh = _sequence(seen, history, _come(path, seen, looked, history, present), present)
     texts = _Texts(store, key, scrub, [*before, *fresh])
     noticed: list[Reversion] = []
     with store.transaction():
@@ -102,12 +105,16 @@ def observe(store: Store, town: Town, found: Document, key: str, scrub: Scrub) -
             if finding is not None and not _repairs(store, finding):
                 noticed += _note(store, found, key, texts.filled(version), finding)
             before.append(version)
-        source_hash = hashlib.sha256(found.content.encode("utf-8", "replace")).hexdigest()
-        values = (key, present.hash, present.at, now(), source_hash)
-        store.execute(
-            "INSERT INTO versions (key, hash, at, seen_at, source_hash) VALUES (?, ?, ?, ?, ?)", *values
-        )
+        store.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", key, head)
+        if not seen or seen[-1].version.hash != present.hash:
+            _save_seen(store, key, present, found.content)
     return noticed
+
+
+def _save_seen(store: Store, key: str, present: Version, content: str) -> None:
+    source_hash = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
+    sql = "INSERT INTO versions (key, hash, at, seen_at, source_hash) VALUES (?, ?, ?, ?, ?)"
+    store.execute(sql, key, present.hash, present.at, now(), source_hash)
 
 
 @dataclass(frozen=True)
@@ -124,25 +131,52 @@ def _seen(store: Store, key: str) -> list[_Seen]:
     return [_Seen(Version(row["hash"], row["at"]), row["seen_at"], row["source_hash"]) for row in rows]
 
 
-def _commits(town: Town, key: str) -> list[Version]:
-    return [Version(version_hash(text), at, text) for at, text in file_history(town.root / key)]
+def _looked(store: Store, key: str) -> str | None:
+    """The commit at the last look, empty outside a repository; None where there was no look or none noted."""
+    rows = store.query("SELECT head FROM looks WHERE key = ?", key)
+    return rows[0]["head"] if rows else None
+
+
+def _come(
+    path: Path,
+    seen: Sequence[_Seen],
+    looked: str | None,
+    history: Sequence[tuple[str, Version]],
+    present: Version,
+) -> tuple[frozenset[str], bool]:
+    """Ids of the commits that came since the last look, and whether each of them is to be judged: by their
+    time where no commit was noted at it; those that brought the present version where git cannot tell, as
+    in a clone that was made anew."""
+    if not seen:
+        return frozenset(), False
+    since = come_since(path, looked) if looked else None
+    if since is not None:
+        return since
+    if not looked:
+        return frozenset(id for id, version in history if version.at > seen[-1].seen_at), True
+    brought = itertools.takewhile(lambda one: one[1].hash == present.hash, reversed(history))
+    return frozenset(id for id, _ in brought), False
 
 
 def _sequence(
-    seen: Sequence[_Seen], commits: Sequence[Version], present: Version
+    seen: Sequence[_Seen],
+    history: Sequence[tuple[str, Version]],
+    came: tuple[frozenset[str], bool],
+    present: Version,
 ) -> tuple[list[Version], list[Version]]:
-    """(versions until the last look, versions since; the present one is the last)."""
+    """(versions until the last look, versions since; the present one is the last), no neighbours equal."""
+    come, each = came
+    known = [version for id, version in history if id not in come]
     if not seen:
-        before, fresh = list(commits), [present]
-    else:
-        before = [c for c in commits if c.at <= seen[0].seen_at] + [s.version for s in seen]
-        fresh = [c for c in commits if c.at > seen[-1].seen_at] + [present]
-    before = _apart(before)
-    if seen:
-        return before, _apart([before[-1], *fresh])[1:]
-    while before and before[-1].hash == present.hash:
-        before.pop()
-    return before, fresh
+        before = _apart(known)
+        while before and before[-1].hash == present.hash:
+            before.pop()
+        return before, [present]
+    moments = [(one.at, one) for one in known] + [(one.seen_at, one.version) for one in seen]
+    ordered = [version for _, version in sorted(moments, key=lambda moment: moment[0])]
+    before = _apart([*ordered, seen[-1].version])
+    fresh = [version for id, version in history if id in come] if each else []
+    return before, _apart([before[-1], *fresh, present])[1:]
 
 
 def _apart(versions: Iterable[Version]) -> list[Version]:
