@@ -82,6 +82,7 @@ def test_undoing_the_last_change_in_part(place: Town) -> None:
     turns(place, A, A + "Close your beads.\nWrite it down.\n", A + "Write it down.\n")
     (one,) = found(place)
     assert (one.kind, one.days) == ("part", 4)
+    assert one.message.startswith(MESSAGE.format(days=4)) and "In part" in one.message
 
 
 def test_other_documents_have_no_versions(place: Town) -> None:
@@ -306,6 +307,33 @@ def test_a_poisoned_history_stops_nothing(place: Town) -> None:
     assert [one.kind for one in found(place)] == ["whole"]
 
 
+def changed(town: Town) -> list[str]:
+    (one,) = found(town)
+    with Store(town) as store:
+        return reversions.changes(store, town, one, lambda text: PlainScrubber().text(text)[0])
+
+
+def test_what_changed_is_shown_scrubbed(place: Town) -> None:
+    more = "".join(f"Rule {n} PLANT-word.\n" for n in range(30))
+    turns(place, A, A + more, A)
+    shown = changed(place)
+    assert shown[:2] == ["- Rule 0 [gone].", "- Rule 1 [gone]."]
+    assert len(shown) == 13 and shown[-1] == "… 18 more lines"
+    with Store(place) as store:
+        store.delete_documents("9999")
+    assert changed(place) == [], "what was purged is known no more"
+
+
+def test_what_changed_is_shown_of_commits_that_nobody_collected(place: Town) -> None:
+    pulled_between(place, True, A, C + "PLANT-secret\n", A)
+    gather(place)
+    assert changed(place) == [
+        f"- {C.splitlines()[1]}",
+        "- [gone]",
+        f"+ {A.splitlines()[1]}",
+    ]
+
+
 @pytest.fixture
 def gt_corpus(
     place: Town, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -333,7 +361,9 @@ def test_the_commands(place: Town, gt_corpus: Any) -> None:
     assert MESSAGE.format(days=2) in err
     (one,) = json.loads(gt_corpus("reversions", "list", "--json")[1])
     assert (one["message"], one["state"]) == (MESSAGE.format(days=2), "open")
-    assert MESSAGE.format(days=2) in gt_corpus("reversions", "list")[1]
+    assert one["diff"] == [f"- {B.splitlines()[1]}", f"+ {A.splitlines()[1]}"]
+    listed = gt_corpus("reversions", "list")[1]
+    assert MESSAGE.format(days=2) in listed and all(f"    {line}\n" in listed for line in one["diff"])
     code, out, _ = gt_corpus(
         "reversions", "reject", one["id"], "--by", "Ann", "--reason", "PLANT-word", "--json"
     )

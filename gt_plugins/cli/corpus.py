@@ -201,7 +201,9 @@ def stats(town: TownOption = None, json: JsonOption = False) -> None:
 
 def _print_picture(lines: list[str]) -> None:
     """A title and its bars, in colour on a terminal."""
-    lines = [_printable(line) for line in lines]
+    from .tables import printable
+
+    lines = [printable(line) for line in lines]
     if not lines or not sys.stdout.isatty():
         print("".join(f"{line}\n" for line in lines), end="")
         return
@@ -229,7 +231,7 @@ def search(
     """Find sessions and documents by the words in them, best first."""
     from ..corpus.store import Store, exists
     from ..town.roles import check_role
-    from .tables import print_table
+    from .tables import print_table, printable
 
     if role is not None:
         check_role(role)
@@ -247,7 +249,7 @@ def search(
         print("nothing was found")
         return
     columns = ("id", "kind", "role", "at", "text")
-    print_table(columns, [tuple(_printable(hit[name]) for name in columns) for hit in found])
+    print_table(columns, [tuple(printable(hit[name]) for name in columns) for hit in found])
 
 
 def _hit(store: Any, ref: str, query: str) -> dict[str, str]:
@@ -285,12 +287,14 @@ def show(
 
 
 def _show_document(ref: str, stored: StoredDocument, json: bool) -> None:
+    from .tables import printable
+
     if json:
         value = {"id": ref, **vars(stored.document), "policy": stored.policy, "current": stored.current}
         print_json(value | {"consent": stored.consent, "captured_at": stored.captured_at})
         return
     print(f"{ref}  {stored.document.corpus_type}  {stored.document.key}  {stored.document.at}")
-    print(_printable(stored.document.content))
+    print(printable(stored.document.content))
 
 
 def _show_session(stored: StoredSession, json: bool) -> None:
@@ -300,6 +304,7 @@ def _show_session(stored: StoredSession, json: bool) -> None:
         print_json(session.to_json() | known | {"redactions": dict(stored.redactions)})
         return
     from ..corpus.text import block_texts
+    from .tables import printable
 
     who = "/".join(part for part in (session.rig, session.role, session.name) if part) or "unknown role"
     print(f"{session.id}  {who}  {session.started}  outcome {stored.outcome}")
@@ -308,12 +313,7 @@ def _show_session(stored: StoredSession, json: bool) -> None:
         print(f"\n[{turn.role}{f' {turn.hook}' if turn.hook else ''}] {turn.at}")
         for block in turn.blocks:
             for text in block_texts(block):
-                print(_printable(text))
-
-
-def _printable(text: str) -> str:
-    """Without control characters: a terminal must not obey what a session printed."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+                print(printable(text))
 
 
 @app.command()

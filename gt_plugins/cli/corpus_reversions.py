@@ -14,6 +14,8 @@ from .common import JsonOption, TownOption, checked_town, new_app, print_json
 
 if TYPE_CHECKING:
     from ..corpus.reversions import Reversion
+    from ..corpus.scrub.engine import Scrubber
+    from ..town.root import Town
 
 By = Annotated[str, typer.Option("--by", help="Who decides.", show_default="the user")]
 Reason = Annotated[str, typer.Option("--reason", help="Why.")]
@@ -33,18 +35,20 @@ def show_list(
     town: TownOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List what waits for a decision; until then neither version trains."""
-    from ..corpus.reversions import OPEN, reversions
+    """List what waits for a decision and what it changed; until then neither version trains."""
+    from ..corpus.reversions import OPEN, changes, reversions
     from ..corpus.store import Store, exists
-    from .tables import print_table
+    from .tables import print_table, printable
 
     place = checked_town(town)
     found: list[Reversion] = []
+    diffs: dict[str, list[str]] = {}
     if exists(place):
         with Store(place) as store:
             found = reversions(store, None if all else OPEN)
+            diffs = {one.id: changes(store, place, one, _scrub_for(place)) for one in found}
     if json:
-        print_json([one.to_json() for one in found])
+        print_json([one.to_json() | {"diff": diffs[one.id]} for one in found])
         return
     if not found:
         print("no convention went back" if all else "none waits for a decision; --all lists the decided ones")
@@ -52,7 +56,23 @@ def show_list(
     columns = ("id", "document", "kind", "state", "detected")
     print_table(columns, [(one.id, one.key, one.kind, one.state, one.detected_at) for one in found])
     for one in found:
-        print(f"{one.id}: {one.message}")
+        print(f"\n{one.id}: {one.message}")
+        for line in diffs[one.id] or ["(what it changed is known no more: a text was purged)"]:
+            print(f"    {printable(line)}")
+
+
+def _scrub_for(town: Town) -> Callable[[str], str]:
+    """Scrubs a text that stands in the repository alone; the slow scrubber is made when it is needed."""
+    made: list[Scrubber] = []
+
+    def scrub(text: str) -> str:
+        from ..corpus.scrub.engine import scrubber_for
+
+        if not made:
+            made.append(scrubber_for(town))
+        return made[0].text(text)[0]
+
+    return scrub
 
 
 @app.command()

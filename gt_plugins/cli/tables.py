@@ -6,6 +6,11 @@ import sys
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """Without control characters: a terminal must not obey what a session printed."""
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print ``rows`` under ``header``; through rich on a terminal, as aligned text elsewhere."""
     if sys.stdout.isatty():

@@ -24,8 +24,11 @@ MESSAGE = (
     "CLAUDE.md reversion detected: current hash matches version from {days} days ago. "
     "Please confirm intentional reversion and add explicit corpus entry if so."
 )
+IN_PART = " In part: it takes back some of the last change, to what that version had."
 TELLING = 12
 """Characters from which on a line tells where it comes from."""
+DIFF_LINES, DIFF_WIDTH = 12, 100
+"""What a diff for review shows at most."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,19 @@ def telling_lines(text: str, other: str) -> list[str]:
 def line_hash(line: str) -> str:
     """A line as it may be kept for comparing."""
     return hashlib.sha256(line.strip().encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def short_diff(before: str, after: str, most: int = DIFF_LINES) -> list[str]:
+    """What changed between two texts: lines taken away (``-``) and put in (``+``), in their order, each cut
+    to DIFF_WIDTH; of more than ``most`` the last says how many."""
+    a, b = normalized(before).splitlines(), normalized(after).splitlines()
+    changed = []
+    for what, i1, i2, j1, j2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if what != "equal":
+            changed += [f"- {line}" for line in a[i1:i2]] + [f"+ {line}" for line in b[j1:j2]]
+    shown = [line if len(line) <= DIFF_WIDTH else f"{line[: DIFF_WIDTH - 1]}…" for line in changed[:most]]
+    left = len(changed) - most
+    return [*shown, f"… {left} more line{'s' if left > 1 else ''}"] if left > 0 else shown
 
 
 def days_between(earlier: str, later: str) -> int:

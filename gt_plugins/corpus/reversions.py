@@ -26,6 +26,7 @@ from ..errors import UserError
 from ..town.root import Town
 from .history import come_since, file_history, head_of
 from .reversion import (
+    IN_PART,
     MESSAGE,
     TELLING,
     Finding,
@@ -33,6 +34,7 @@ from .reversion import (
     days_between,
     find,
     line_hash,
+    short_diff,
     telling_lines,
     version_hash,
 )
@@ -69,7 +71,7 @@ class Reversion:
 
     @property
     def message(self) -> str:
-        return MESSAGE.format(days=self.days)
+        return MESSAGE.format(days=self.days) + (IN_PART if self.kind == "part" else "")
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "message": self.message}
@@ -286,6 +288,24 @@ def reversions(store: Store, state: str | None = None) -> list[Reversion]:
     sql = "SELECT * FROM reversions WHERE ? IS NULL OR state = ? ORDER BY detected_at, id"
     fields = Reversion.__dataclass_fields__
     return [Reversion(**{n: row[n] for n in fields}) for row in store.query(sql, state, state)]
+
+
+def changes(store: Store, town: Town, found: Reversion, scrub: Scrub) -> list[str]:
+    """What the new version changed in the one that it undoes, as a short diff of scrubbed lines; empty where
+    the text of one is known no more."""
+    undone, new = (_known_text(store, town, found, hash, scrub) for hash in (found.undone, found.hash))
+    return short_diff(undone, new) if undone and new else []
+
+
+def _known_text(store: Store, town: Town, found: Reversion, hash: str, scrub: Scrub) -> str:
+    """A version's text: as it is stored, of this folder or another, else from the repository, scrubbed."""
+    rows = store.query("SELECT DISTINCT key FROM versions WHERE hash = ?", hash)
+    stored = [stored_text(store, key, hash) for key in (found.key, *(row["key"] for row in rows))]
+    if any(stored):
+        return next(filter(None, stored))
+    history = file_history(town.root / found.key)
+    raw = [Version(hash, c.at, c.text) for c in history if version_hash(c.text) == hash]
+    return _Texts(store, found.key, scrub, raw).filled(raw[0]).text if raw else ""
 
 
 def resolve(store: Store, ref: str) -> Reversion:
