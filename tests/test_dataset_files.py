@@ -207,6 +207,12 @@ def test_what_is_wanted_is_what_is_made(town: Town, tmp_path: Path) -> None:
     short = json.loads(run(*words, "--length", "trim", "--max-tokens", "700")[1])
     assert short["lengths"]["longest"] <= 700 and short["drops"]["chat: trimmed to 700 tokens"] == 10
     page = (tmp_path / "data/README.md").read_text()
+    sources, examples = card["sources"], sum(sum(k.values()) for k in card["examples"].values())
+    assert sum(sources["examples_by_outcome"].values()) == examples
+    assert all(
+        sum(sources[n].values()) == len(card["sessions"]) for n in sources if n != "examples_by_outcome"
+    )
+    assert "| examples by outcome | examples |" in page and "| rigs | sessions |" in page
     assert short["hash"][:12] in page and "sim-teacher-1" in page and "between you and the provider" in page
 
 

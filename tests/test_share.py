@@ -83,6 +83,9 @@ def test_a_session_goes_from_town_to_town(ann: Town, ben: Town, tmp_path: Path) 
     before = import_bundle(ben, tmp_path / "b.share", dry_run=True)
     with Store(ben) as store:
         assert before.sessions == 2 and store.session_ids() == []
+        assert before.came == {"new": 2, "updated": 0, "unchanged": 0} and not store.query(
+            "SELECT * FROM shared"
+        )
     done = import_bundle(ben, tmp_path / "b.share")
     assert (done.sessions, done.skipped, done.sender, done.bundle) == (2, {}, "Ann", out.bundle)
     with Store(ann) as mine, Store(ben) as theirs:
@@ -113,7 +116,8 @@ def test_importing_twice_changes_nothing_and_nothing_goes_back(ann: Town, ben: T
     import_bundle(ben, sent)
     with Store(ben) as store:
         rows = store.session_rows()
-    import_bundle(ben, sent)
+    again = import_bundle(ben, sent)
+    assert again.came == {"new": 0, "updated": 0, "unchanged": 2}
     with Store(ben) as store:
         assert store.session_rows() == rows
     with pytest.raises(FinetuneError, match="no session of rig demo to share: 2 came from others"):
@@ -296,7 +300,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
 
 def test_one_changed_byte_stops_all_of_it(ben: Town, sent: Path) -> None:
     changed = repacked(sent, lambda n, d: d.replace(b"idle", b"busy") if n.startswith("sessions") else d)
-    with pytest.raises(FinetuneError, match=r"sessions/000000\.json: is not what was signed"):
+    with pytest.raises(UserError, match=r"sessions/000000\.json: is not what was signed"):
         import_bundle(ben, changed)
     with Store(ben) as store:
         assert store.session_ids() == []
@@ -364,7 +368,7 @@ def test_a_signed_bundle_with_a_broken_session_brings_nothing_in(
     bad = {"session": {"id": "g2", "turns": [{"role": "king"}]}, "outcome": "merged"}
     head = Manifest("demo", public_key(ann), "Ann", "now", "p", "v")
     write_bundle(path, [good, bad], head, lambda told: sign(ann, told))
-    with pytest.raises(FinetuneError, match=r"has not the form of one \(turns\[0\]: not a turn's role\)"):
+    with pytest.raises(UserError, match=r"has not the form of one \(turns\[0\]: not a turn's role\)"):
         import_bundle(ben, path)
     with Store(ben) as store:
         assert store.session_ids() == []
@@ -398,4 +402,13 @@ def test_the_commands(ann: Town, ben: Town, tmp_path: Path) -> None:
     assert code == 0 and "2 sessions of rig demo would come in from Ann" in text
     done = json.loads(run(ben, "import", str(out), "--json")[1])
     assert done["sessions"] == 2 and done["sender"] == "Ann" and done["skipped"] == {}
+    told = "no sessions of rig demo came in from Ann: 0 new, 0 updated, 2 unchanged\n"
+    assert run(ben, "import", str(out))[1].startswith(told)
+    with Store(ann) as store:
+        store.label("s1", "bad", "no")
+    assert run(ann, "export", "--rig", "demo", "--out", str(tmp_path / "c.share"))[0] == 0
+    assert (
+        "1 sessions of rig demo came in from Ann: 0 new, 1 updated, 1 unchanged\n"
+        in run(ben, "import", str(tmp_path / "c.share"))[1]
+    )
     assert run(ann, "export", "--rig", "demo", "--out", str(out))[0] == 1

@@ -67,7 +67,9 @@ def import_(
         print_json(done.to_json())
         return
     would = "would come" if dry_run else "came"
-    print(f"{done.sessions} sessions of rig {done.rig} {would} in from {done.sender}")
+    some = done.came["new"] + done.came["updated"]
+    print(f"{some or 'no'} sessions of rig {done.rig} {would} in from {done.sender}", end=": ")
+    print(", ".join(f"{count} {what}" for what, count in done.came.items()))
     _print_counts(done)
 
 

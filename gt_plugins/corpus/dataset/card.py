@@ -18,6 +18,8 @@ TERMS = (
     "before it was stored; scrubbing is not perfect, so do not publish this."
 )
 
+EXAMPLES_BY_OUTCOME = "examples_by_outcome"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -56,7 +58,7 @@ def card_of(role: str, built: Built, digest: str, facts: Facts) -> dict[str, Any
         "sources": {
             "clients": _per_session(both, lambda e: f"{e.origin.reader} {e.origin.client}".strip()),
             "rigs": _per_session(both, lambda e: e.origin.rig),
-            "outcomes": dict(Counter(e.outcome for e in both)),
+            EXAMPLES_BY_OUTCOME: dict(Counter(e.outcome for e in both)),
             "sessions_by_model": _per_session(both, lambda e: ", ".join(e.models)),
             "scrub_policies": _per_session(both, lambda e: e.origin.policy),
             "consent": _per_session(both, lambda e: e.origin.consent),
@@ -108,7 +110,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"{card['decisions']['train']} decisions to learn, {card['decisions']['heldout']} held out. {rule}",
         _counts("action", "decisions to learn", card["actions"]),
         "## Sources",
-        *(_counts(name.replace("_", " "), "sessions", card["sources"][name]) for name in card["sources"]),
+        *(_counts(name.replace("_", " "), _counted(name), card["sources"][name]) for name in card["sources"]),
         "## Left out",
         _counts("reason", "count", card["drops"]) or "Nothing.",
         "## Checks",
@@ -152,6 +154,11 @@ def _checks(card: Mapping[str, Any]) -> str:
             f"are over {lengths['limit']} (policy `{lengths['policy']}`)."
         )
     return "\n".join(lines)
+
+
+def _counted(source: str) -> str:
+    """What a table of the sources counts: an example has its own outcome, as a patrol's decision has."""
+    return "examples" if source == EXAMPLES_BY_OUTCOME else "sessions"
 
 
 def _counts(what: str, number: str, counts: Mapping[str, int]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...durable import PRIVATE_FILE, fsync_dir, private_dir
-from ...errors import FinetuneError, UserError, in_file
+from ...errors import UserError, in_file
 
 FORMAT = "gastown-finetune share 1"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -120,23 +120,23 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def sessions_in(bundle: Bundle) -> Iterator[dict[str, Any]]:
-    """The sessions of a bundle, one in memory at a time. Raises FinetuneError naming the member that is not
-    as the manifest has it."""
+    """The sessions of a bundle, one in memory at a time. Raises UserError naming the member that is not as
+    the manifest has it."""
     path = bundle.path
     with _opened(path) as archive:
         entries = _entries(path, archive)
         for name, (digest, size) in bundle.manifest.files.items():
             if name not in entries:
-                raise FinetuneError(in_file(path, name, "is gone", "ask for the bundle again"))
+                raise UserError(in_file(path, name, "is gone", "ask for the bundle again"))
             data = _member(path, archive, entries[name], size)
             if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
-                raise FinetuneError(in_file(path, name, "is not what was signed", "ask for the bundle again"))
+                raise UserError(in_file(path, name, "is not what was signed", "ask for the bundle again"))
             try:
                 value = json.loads(data)
             except (ValueError, RecursionError):
                 value = None
             if not isinstance(value, dict):
-                raise FinetuneError(in_file(path, name, "not a JSON object", ""))
+                raise UserError(in_file(path, name, "not a JSON object", ""))
             yield value
 
 

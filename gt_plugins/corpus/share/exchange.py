@@ -8,6 +8,7 @@ came in is marked as such: its outcome and labels are the sender's, since our re
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -40,7 +41,9 @@ _TURN_TEXTS = ("id", "at", "model", "hook")
 
 @dataclass
 class Exchange:
-    """What an export or an import did; ``skipped`` counts sessions by why they were left out."""
+    """What an export or an import did. ``sessions`` are those that went out or may come in; of the latter
+    ``came`` counts the ``new``, ``updated`` and ``unchanged``. ``skipped`` counts sessions by why they were
+    left out."""
 
     path: str
     bundle: str = ""
@@ -50,6 +53,7 @@ class Exchange:
     sessions: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     redactions: dict[str, int] = field(default_factory=dict)
+    came: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,12 +154,15 @@ def import_bundle(town: Town, path: Path, rig: str | None = None, dry_run: bool 
             raise RetriableError("a sweep is running; import when it is done")
         with Store(town) as store:
             coming = _Coming(store, scrubber, bundle, done)
-            if dry_run:
-                coming.check()
-            else:
-                with store.transaction():
-                    coming.store_all()
+            with contextlib.suppress(_OnlyLooking), store.transaction():
+                coming.store_all()
+                if dry_run:
+                    raise _OnlyLooking
     return done
+
+
+class _OnlyLooking(Exception):
+    """Takes back what a dry run stored."""
 
 
 def _sender(town: Town, bundle: Bundle, rig: str) -> str:
@@ -184,22 +191,16 @@ class _Coming:
     def __post_init__(self) -> None:
         self.purged = self.store.purged()
         self.received = rows.received(self.store)
+        self.came = Counter({"new": 0, "updated": 0, "unchanged": 0})
         self.skipped: Counter[str] = Counter()
         self.redactions: Counter[str] = Counter()
-
-    def check(self) -> None:
-        for value in sessions_in(self.bundle):
-            self._take(value)
-        self._tell()
 
     def store_all(self) -> None:
         for number, value in enumerate(sessions_in(self.bundle)):
             taken = self._take(value)
             if taken is not None:
-                self._put(value, *taken, number)
-        self._tell()
-
-    def _tell(self) -> None:
+                self.came[self._put(value, *taken, number)] += 1
+        self.done.came = dict(self.came)
         self.done.skipped, self.done.redactions = dict(self.skipped), dict(self.redactions)
 
     def _take(self, value: Mapping[str, Any]) -> tuple[Session, Counter[str]] | None:
@@ -209,7 +210,7 @@ class _Coming:
             clean, counts = _scrubbed(session, self.scrubber)
         except ValueError as error:
             problem = f"a session in it has not the form of one ({error})"
-            raise FinetuneError(in_file(self.bundle.path, "", problem, "ask for the bundle again")) from None
+            raise UserError(in_file(self.bundle.path, "", problem, "ask for the bundle again")) from None
         except (ScrubError, RecursionError):
             self.skipped["could not be scrubbed"] += 1
             return None
@@ -225,11 +226,12 @@ class _Coming:
         self.redactions.update(counts)
         return clean, counts
 
-    def _put(self, value: Mapping[str, Any], session: Session, counts: Counter[str], number: int) -> None:
+    def _put(self, value: Mapping[str, Any], session: Session, counts: Counter[str], number: int) -> str:
+        """Store a session with the sender's labels: ``new``, ``updated`` or ``unchanged``."""
         manifest, name = self.bundle.manifest, list(self.bundle.manifest.files)[number]
         outcome = str(value.get("outcome"))
         said, _ = self.scrubber.text(str(value.get("consent", ""))[:400])
-        self.store.add_session(
+        added = self.store.add_session(
             session,
             policy=self.scrubber.policy.version,
             consent=f"shared by {self.done.sender} ({fingerprint(manifest.key)}): {said}",
@@ -242,7 +244,12 @@ class _Coming:
         labels = value.get("labels")
         labels = labels if isinstance(labels, dict) else {}
         kept = {str(c): str(o) for c, o in labels.items() if o in OUTCOMES}
-        rows.note_received(self.store, session.id, self.bundle.id, self.done.sender, manifest.key, kept)
+        told = rows.note_received(
+            self.store, session.id, self.bundle.id, self.done.sender, manifest.key, kept
+        )
+        if added.status == "captured":
+            return "new"
+        return "updated" if told or added.status == "updated" else "unchanged"
 
 
 def _scrubbed(session: Session, scrubber: Scrubber) -> tuple[Session, Counter[str]]:

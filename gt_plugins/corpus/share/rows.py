@@ -15,10 +15,13 @@ def received(store: Store) -> set[str]:
 
 def note_received(
     store: Store, session: str, bundle: str, sender: str, key: str, labels: Mapping[str, str]
-) -> None:
-    """Note that a session came in, with the sender's labels of its decisions."""
+) -> bool:
+    """Note that a session came in, with the sender's labels of its decisions; True where they changed."""
+    labelled = json.dumps(dict(labels))
+    before = store.query("SELECT labels FROM shared WHERE session_id = ?", session)
     sql = "INSERT OR REPLACE INTO shared VALUES (?, ?, ?, ?, ?, ?)"
-    store.execute(sql, session, bundle, sender, key, now(), json.dumps(dict(labels)))
+    store.execute(sql, session, bundle, sender, key, now(), labelled)
+    return not before or before[0]["labels"] != labelled
 
 
 def note_exported(store: Store, bundle: str, sessions: Iterable[str]) -> None:
