@@ -8,6 +8,7 @@ import json
 import re
 import unicodedata
 import urllib.parse
+from collections.abc import Callable
 
 import pytest
 from scrub_helpers import scrubber
@@ -78,7 +79,7 @@ HIDDEN = {
 
 KEY_LINES = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7/Wq+LkZ3sTnX", "a9Fq/Zr+T8vYw2Lm=="]
 BLOCK = "\n".join(["-----BEGIN PRIVATE KEY-----", KEY_LINES[0], *KEY_LINES, "-----END PRIVATE KEY-----"])
-PERCENT = {
+PERCENT: dict[str, Callable[[str], str]] = {
     "spaces as %20": lambda text: urllib.parse.quote(text, safe=""),
     "spaces as plus": urllib.parse.quote_plus,
     "slashes as they are": urllib.parse.quote,
@@ -205,9 +206,96 @@ def test_names_with_letters_beyond_ascii_however_they_are_spelled() -> None:
     assert len(forms) == 1
 
 
+SLASHED = "/ynZNVY8V7bD8P5hEpIKanr6XkZiNia3nn+3s9IR"
+"""As one of 64 keys in base64 is."""
+MARGINS: dict[str, Callable[[int], str]] = {
+    "diff": lambda _: "+",
+    "removed": lambda _: "-",
+    "quotation": lambda _: "> ",
+    "quoted diff": lambda _: "> +",
+    "listing": lambda n: f"{n:>6}→",
+    "tabs": lambda n: f"{n:>6}\t",
+    "search": lambda n: f"{n}:",
+    "around a search": lambda n: f"{n}-",
+}
+
+
+@pytest.mark.parametrize("value", [SLASHED, SLASHED[:24] + "==", "/" + SLASHED[1:] * 5])
+@pytest.mark.parametrize(
+    "form", ["AWS_SECRET_ACCESS_KEY={}", "export AWS_SESSION_TOKEN={}", "secret_key: {}", '"SecretKey": "{}"']
+)
+def test_a_value_that_begins_as_a_path_does_goes(form: str, value: str) -> None:
+    for text in (form.format(value), json.dumps({"stdout": form.format(value) + "\n"})):
+        fresh, counts = scrubber().text(text)
+        assert value not in fresh and counts.total() == 1
+        assert scrubber().text(fresh)[0] == fresh
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+@pytest.mark.parametrize(
+    "block", ["password: |\n  {}", "db:\n  password: >-\n    {}", "passwords:\n  - {}\n  - {}"]
+)
+def test_a_block_goes_whatever_stands_before_its_lines(block: str, margin: str) -> None:
+    lines = (block.format(PASSWORD, "Qw7zPl9mXv2") + "\nuser: x").split("\n")
+    text = "\n".join(MARGINS[margin](n) + line for n, line in enumerate(lines, 9))
+    for told in (text, json.dumps(text), json.dumps(json.dumps({"out": text}))):
+        fresh = scrubber().text(told)[0]
+        assert PASSWORD not in fresh and "Qw7zPl9mXv2" not in fresh
+        assert fresh.count(MARGINS[margin](10).strip()) >= told.count(MARGINS[margin](10).strip())
+        assert scrubber().text(fresh)[0] == fresh
+
+
+@pytest.mark.parametrize(
+    ("form", "secret"),
+    [
+        ("curl -u admin:'{}' https://x.io", PASSWORD.replace("&", "!")),
+        ('curl -u admin:"{}" https://x.io', PASSWORD.replace("&", "!")),
+        ('client_secret: "{}"', "nO3RS.OOg3kGn7wQwOF_brWVO0z5VtqTns"),
+        ("q=password%3A%20%7C%0A%20%20{}%0Auser%3A%20x", "zpa2cYxCZ1WM1"),
+        ("FERNET_KEY={}", "TabGJHQenxu-2WO0YsxX_S9TQf9IApzeSS_M11SfRpt="),
+        ("SSH_PRIVATE_KEY_B64={}", "a9Fq/Zr+T8vYw2Lm" * 12),
+        ('tokenBase64: "{}"', "a9FqXZrpT8vYw2Lm"),
+        ('requests.get(u, auth=("bob", "{}"))', "pw123xyz"),
+        ("Elasticsearch(url, http_auth=('elastic','{}'))", PASSWORD),
+        ('auth=HTTPBasicAuth("bob", "{}")', "pw123xyz"),
+        ('aiohttp.BasicAuth("bob", password="{}")', "pw123xyz"),
+        ("db.prod:6432:app:svc:{}", "Xy7kQ2mP9z"),
+        ("*:*:*:app:{}", "Xy7kQ2mP9z"),
+        ("db.prod:5432:app:svc:{}", "dkXWqTzpLmNa"),
+        ("+db.prod:15432:app:svc:{}", "Xy7kQ2mP9z"),
+        ('echo "localhost:5433:*:svc:{}" >> ~/.pgpass', "Xy7kQ2mP9z"),
+    ],
+)
+def test_a_secret_in_its_place_goes_in_any_nesting(form: str, secret: str) -> None:
+    text = form.format(secret)
+    for told in (
+        text,
+        f"ran:\n{text}\nok",
+        json.dumps({"o": f"a\n{text}\nb"}),
+        json.dumps([json.dumps([text])]),
+    ):
+        fresh = scrubber().text(told)[0]
+        assert secret not in fresh, told
+        assert scrubber().text(fresh)[0] == fresh
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "PRIVATE_KEY=/etc/ssl/key.pem",
+        "DB_PASSWORD=/run/secrets/db_password",
+        "SSH_PRIVATE_KEY=/home/user/.ssh/id_rsa",
+        "secret_key=/var/lib/overlay2/3f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a",
+        "api_key=/v1/projects/MyProject12/secrets/DatabasePassword",
+        "SECRET_KEY=/Users/user/Library/ApplicationSupport/MyApp2",
+        'auth=("user", "password")',
+        "auth=(user, password)",
+        'auth=("client_id", "client_secret")',
+        "src/foo.py:1234:def:bar:baz",
+        "ERROR:1234:app:svc:took12ms4",
+        "at 12:34:56:789:x1 of it",
+        "curl -u user:'<your-password>' https://x.io",
+        "+password: |\n+  {{ vault_password }}",
         "passwords: [required, min:8, max:255]",
         "password for user: see the vault",
         "password for db: incorrect",

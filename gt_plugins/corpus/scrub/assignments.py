@@ -35,7 +35,7 @@ KEYWORDS: tuple[str, ...] = tuple(
         "accountkey|shared_key|service_key|deploy_key|license_key|licensekey|hmac_key|session_key|app_key|app-key|"
         "appkey|application_key|consumer_key|storage_key|subscription-key|subscription_key|function_key|"
         "functions-key|crypt_key|jwt|connectionstring|connection_string|connection-string|identified by|"
-        "integration_key|integration-key|ingest_key|write_key|writekey|admin_key|admin-key|rpc_key|client_key|"
+        "fernet_key|fernetkey|integration_key|integration-key|ingest_key|write_key|writekey|admin_key|admin-key|rpc_key|client_key|"
         "server_key|bot_key|salt_key|certificate-key|presharedkey|preshared_key|psk"
     ).split("|")
 )
@@ -70,8 +70,13 @@ _GLANCE, _FURTHER = 40, 24
 """A type may stand between a colon and what assigns, all within so many characters from the colon."""
 _SPACE = regex(r"\s")
 _LEAST = {PASSWORD: 4, TOKEN: 8}
-_WORD = {strength: regex(rf"[A-Za-z0-9_]{{1,{least - 2}}}[,)]?\s") for strength, least in _LEAST.items()}
-"""Wherever it stands, too short for a secret: ``token: str, count: int``."""
+_WORD = {
+    strength: regex(rf"(?!\d{{1,6}}\t)[A-Za-z0-9_]{{1,{least - 2}}}[,)]?\s")
+    for strength, least in _LEAST.items()
+}
+"""Wherever it stands, too short for a secret: ``token: str, count: int``.
+
+A number and a tab begin a line of a listing."""
 _PAIR = regex(
     r"(?:\\{0,8}[\"'])?\s{0,4},?\s{0,4}"
     r"(?:(?:\\+n|\n)(?:[ \t+>|-]{0,16}(?:\d{1,6}(?:→|\\+u2192|\\+t|[\t:])\s{0,16})?|[^\n\x00]{1,40}?[ \t]))?"
@@ -85,11 +90,18 @@ _GAP = regex(
     r"[ \t]{1,40}"
     r"(?P<verb>(?:(?:(?:was|is|has been) )?(?:changed|set|reset|updated) to|is|was|as)[ \t:]{1,3})?(?=\S)"
 )
-_END_OF_LINE = r"[ \t]{0,6}(?:\r?\n|\\+n)[ \t]{0,16}"
+_MARGIN = r"(?:[ \t]{0,8}(?:[+>|#]|-(?=[ \t])|\d{1,6}(?:→|\\+u2192|\\+t|[\t:|│-]))){0,2}"
+"""What a diff, a quotation and a listing put before each line."""
+_END_OF_LINE = rf"[ \t]{{0,6}}(?:\r?\n|\\+n){_MARGIN}[ \t]{{0,16}}"
 _BLOCK = regex(rf"[ \t]{{0,6}}[|>][-+]?{_END_OF_LINE}(?<=[ \t])")
 _ITEM = regex(rf"(?:{_END_OF_LINE}-[ \t]{{1,4}}|[ \t]{{0,6}}\[\s{{0,8}})(?=\S)")
 _NEXT_ITEM = regex(rf"\\{{0,8}}[\"'`]?(?:{_END_OF_LINE}-[ \t]{{1,4}}|\s{{0,4}},\s{{0,8}})(?=\S)")
 _MOST_ITEMS = 40
+_LOGIN = regex(
+    r"(?:\\{0,8}[\"'])?(?:\s{0,3}[:=]\s{0,3}[\w.]{0,40})?\(\s{0,8}(?:username\s?=\s?)?(\\{0,8}[\"'])[^\"'\\\n\x00]{1,100}\1"
+    r"\s{0,3},\s{0,8}(?:password\s?=\s?)?(?=\\{0,8}[\"'])"
+)
+"""``auth=("bob", …`` and ``HTTPBasicAuth("bob", …``, as clients of HTTP take a name and a password."""
 _RULE_OF_LENGTH = regex(r"[a-z_]+[:=][\d,]+")
 """``min:8``: what a form asks of a password."""
 _FOR = regex(
@@ -158,6 +170,13 @@ def find_assignment(text: str, start: int, end: int, out: list[Hit]) -> int:
         if items:
             out += items
             return items[-1].end
+    login = _LOGIN.match(text, stop) if key.lower().endswith("auth") else None
+    if login is not None:
+        value = _value(text, login.end(), False, False)
+        if value is None or not is_plainly(value.text, PASSWORD):
+            return 0
+        out.append(Hit(value.start, value.end, "password"))
+        return value.end
     value, strict, literal = _read(text, left, stop, at, key, 0 if pair else _LEAST[strength])
     if value is None:
         return 0

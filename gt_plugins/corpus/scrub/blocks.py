@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import string
+from collections.abc import Callable, Iterable
 
 from .decoding import decode_base64
 from .judge import is_code, is_placeholder, looks_random
 from .layers import Hit
 from .patterns import regex
-from .scan import entropy, starts_word
+from .scan import Mark, entropy, starts_word, word_left
 
 _S = r"(?: |%(?:25)?20|\+)"
 """A space, also as addresses and forms have it."""
@@ -53,7 +55,9 @@ _AUTHORIZATION = regex(
 _COOKIES = regex(r"(?:\\{0,8}[\"'`])?\s{0,3}[:=]\s{0,3}(?:\\{0,8}[\"'`])?")
 _COOKIE = regex(r"[;\s]{0,4}([\w.%-]{1,64})=([^;\s\"'\\,\x00]{1,4096})")
 _SESSION = regex(r"=([^;\s\"'\\,&\x00]{16,512})")
-_CURL_USER = regex(r"(?:\s{1,3}|=)(?:\\{0,4}[\"'])?([^\s\x1b:\"'\\]{1,100}):([^\s\x1b\"'\\]{3,200})")
+_CURL_USER = regex(
+    r"(?:\s{1,3}|=)(?:\\{0,4}[\"'])?([^\s\x1b:\"'\\]{1,100}):(?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{3,200})"
+)
 _ECHOED = regex(
     r"(?:echo|printf)\s+(?:-n\s+)?(?:(?:\\{0,4}[\"'])?%s(?:\\+n)?(?:\\{0,4}[\"'])?\s+)?(?:\\{0,4}[\"'])?([^\s\x1b\"'\\|]{4,512})(?:\\{0,4}[\"'])?\s*\|[^|\n]{0,200}$"
 )
@@ -75,8 +79,14 @@ _BODY = regex(
     r"\s+\S{1,80}(?:\s+--?\w+(?:[= ]\S+)?){0,4}?\s+(?:-b|--body)[ =](?:\\{0,4}[\"'])?([^\s\x1b\"'\\]{4,512})"
 )
 _PGPASS = regex(
-    r"(?<=[\w*]):(?:\d{2,5}|\*):[\w*-]{1,64}:[\w.-]{1,64}:([^\s\x1b:\"'\\]{4,128})(?=[\s\"'\\]|$)"
+    r"(?<=[\w*]):(?P<port>\d{2,5}|\*):(?P<db>[\w*-]{1,64}):(?P<user>[\w.*-]{1,64}):(?P<password>[^\s\x1b:\"'`\\]{4,128})(?=[\s\"'`\\]|$)"
 )
+_GENERATED = regex(r"\S{16}|(?=\S*[a-z])(?=\S*\d)\S*[^a-z0-9_.-]")
+_HOST_CHARS = string.ascii_letters + string.digits + "_.*-"
+_LINE_BEGINS = regex(
+    r"(?:^|[\n\x00\"'`]|\\n)[ \t]*(?:[-+#>]\s{0,16}|\d{1,6}(?:→|\\+u2192|\t|\\+t|[:|])[ \t]*){0,2}$"
+)
+_LINE_ENDS = regex(r"[ \t]*(?:[\r\n\x00\"'`]|\\+[nr\"]|$)")
 _COMMON_PASSWORDS = frozenset("password pass passwd pwd secret token xxx xxxx pw".split())
 _AWS_SECRET = regex(
     r"(?:\\{0,8}[\"']|\\+[nrt]|[\s,;:|=]){1,6}(?:/ )?(?:[\w ]{1,30}(?:\\{0,8}[\"']|[=:,\s]){1,6})?"
@@ -304,11 +314,34 @@ def _command(pattern: re.Pattern[str], kind: str = "password"):  # type: ignore[
 
 
 def find_pgpass(text: str, start: int, end: int, out: list[Hit]) -> int:
-    """A line of .pgpass: ``host:port:database:user:password``."""
+    """A line of .pgpass, ``host:port:database:user:password``: behind PostgreSQL's ports any password where
+    the line is nothing else, behind others one that looks generated."""
     match = _PGPASS.match(text, start)
-    if match is not None and looks_random(match[1], 5):
-        out.append(Hit(match.start(1), match.end(1), "password"))
+    if match is None or is_placeholder(match["password"]):
+        return 0
+    value = match["password"]
+    if match["port"] in _POSTGRES:
+        good = looks_random(value, 5) or _is_pgpass_line(text, match)
+    else:
+        named = not (match["db"][0].isdecimal() or match["user"][0].isdecimal())
+        good = (
+            named
+            and _GENERATED.match(value) is not None
+            and looks_random(value, 8)
+            and not is_code(value)
+            and _is_pgpass_line(text, match)
+        )
+    if good:
+        out.append(Hit(*match.span("password"), "password"))
     return 0
+
+
+def _is_pgpass_line(text: str, match: re.Match[str]) -> bool:
+    """Whether nothing but a host stands before it in its line, and nothing behind it."""
+    if match["password"].lower() in _COMMON_PASSWORDS or _LINE_ENDS.match(text, match.end()) is None:
+        return False
+    left = word_left(text, match.start(), _HOST_CHARS, 100)
+    return left < match.start() and _LINE_BEGINS.search(text, max(0, left - 40), left) is not None
 
 
 def find_aws_secret(text: str, start: int, end: int, out: list[Hit]) -> int:
@@ -319,7 +352,14 @@ def find_aws_secret(text: str, start: int, end: int, out: list[Hit]) -> int:
     return 0
 
 
-FINDERS = (
+_POSTGRES = ("5432", "6543")
+_PGPASS_PORTS: tuple[str | Mark, ...] = (
+    *(f":{port}:" for port in (*_POSTGRES, "*")),
+    *(Mark(f":[0-9]{{{digits}}}:[A-Za-z_*]", digits + 3) for digits in (4, 5)),
+)
+"""A shorter one stands in every time of day, and behind every line that a search found."""
+
+FINDERS: tuple[tuple[Iterable[str | Mark], Callable[..., int]], ...] = (
     (("-----begin",), find_pem),
     (("-----end",), find_pem_end),
     (("private-lines:",), find_putty),
@@ -353,7 +393,7 @@ FINDERS = (
     (("sudo -s",), _command(_SUDO)),
     (("sshpass",), _command(_SSHPASS)),
     (("secret set",), _command(_BODY, "secret")),
-    ((":5432:", ":6543:"), find_pgpass),
+    (_PGPASS_PORTS, find_pgpass),
     (("akia", "asia"), find_aws_secret),
 )
 """(keywords in lower case, what to do where one stands)."""

@@ -15,10 +15,10 @@ PASSWORD, TOKEN = 2, 1
 """Strength of a key: a password may be any word, a token must look random."""
 
 _CAMEL = regex(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_WORD = regex(r"[A-Za-z]+|\d+")
+_WORD = regex(r"[Bb](?:ase|ASE)?(?:64|32)|[A-Za-z]+|\d+")
 _QUALIFIERS = frozenset(
-    "value val plain text plaintext raw base64 b64 prod production dev staging stage test testing live "
-    "old new current default base string str primary secondary main backup sandbox local ci root admin "
+    "value val plain text plaintext raw base64 b64 base32 b32 prod production dev staging stage test testing "
+    "live old new current default base string str primary secondary main backup sandbox local ci root admin "
     "here".split()
 )
 _PASSWORD_WORDS = frozenset(
@@ -30,7 +30,7 @@ _KEY_PAIRS = frozenset(
     "api access secret private signing encryption encrypt master auth account shared service deploy "
     "license hmac session app application consumer storage subscription function ssh webhook crypt "
     "cipher decryption salt integration ingest write admin rpc client server bot certificate "
-    "preshared".split()
+    "preshared fernet".split()
 )
 FOREIGN: tuple[str, ...] = tuple(
     "пароль Пароль 密码 密碼 口令 パスワード 비밀번호 hasło Hasło contraseña Contraseña "
@@ -104,6 +104,7 @@ _CODE = regex(
     r"options\.|props\.|ctx\.|import\.meta|System\.|ENV\[|getenv|var\.|local\.|data\.|module\.|steps\.|github\.)|"
     r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|^[A-Za-z_][\w.]*\([^@#%^*&!+]*$|^[A-Za-z_]\w*\[|^&?[A-Za-z_]\w*::"
 )
+_BASE64_SLASH = regex(r"/[A-Za-z0-9+/]{15,}={0,2}")
 _PATH = regex(r"^(?:~|\.{1,2})?/[\w.@~+-]+(?:/[\w.@~+-]*)*$|^[A-Za-z]:\\|^file:")
 _VERSION = regex(r"^[~^v=]{0,2}\d+(?:\.\d+){1,3}(?:[-+][\w.]+)?$")
 _SHORT_KEY = regex(r"(?i)^(?:pass|pwd|pw|pin)\d*$")
@@ -181,14 +182,22 @@ def _mixed_case(value: str) -> bool:
 
 def _is_generated(part: str) -> bool:
     digits = sum(c.isdecimal() for c in part)
-    return part.isalnum() and (digits >= 3 or (digits > 0 and _mixed_case(part)))
+    return (digits >= 3 and part.isalnum()) or (digits > 0 and _mixed_case(part))
 
 
 def is_code(value: str) -> bool:
     """An expression, a path or an address: not a literal secret."""
     if _CODE.match(value):
         return not any(len(part) >= 20 and _is_generated(part) for part in value.split("."))
-    return bool(_PATH.match(value) or _URL.match(value))
+    return bool((_PATH.match(value) and not _begins_with_slash(value)) or _URL.match(value))
+
+
+def _begins_with_slash(value: str) -> bool:
+    """Whether ``value`` is base64 that only begins as a path does, as one of 64 do."""
+    if not _BASE64_SLASH.fullmatch(value) or _DIGITS.isdisjoint(value):
+        return False
+    steps = (step for step in value.split("/") if len(step) >= 10)
+    return any(_mixed_case(step) and not (step.islower() or step.isupper()) for step in steps)
 
 
 def is_secret(strength: int, key: str, value: str, quoted: bool, literal: bool) -> bool:

@@ -41,7 +41,7 @@ _JOINTS: tuple[str, ...] = (
 """Where a word goes on after a line's or a string's end: as a shell reads it, and most languages."""
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
 MARK = regex(
-    r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f])|"
+    r"%(?:25)?(?P<percent>[2-7][0-9A-Fa-f]|0[9AaDd])|"
     r"&(?P<entity>quot|apos|amp|lt|gt|#0{0,3}\d{2,3}|#[xX]0{0,2}[0-9A-Fa-f]{2});|"
     r"(?P<colour>(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))\[[0-9;]{0,12}m)|"
     r"\\+(?:u00|x)(?P<escape>[2-7][0-9A-Fa-f])|\\{3,}(?P<quote>[\"'])|\\{2,}(?P<line>n)|"
