@@ -148,9 +148,9 @@ def test_a_percent_encoded_original_has_the_same_surrogate(kind: str, data: st.D
     fresh = maker().make(kind, told)
     assert urllib.parse.unquote(fresh) == maker().make(kind, original)
     assert maker().make(kind, fresh) == fresh
-    assert set(fresh) <= set(urllib.parse.quote(original)) | set(
-        string.ascii_letters + string.digits + "-._~%/@+="
-    )
+    if "%" in told:
+        plainly = set(told) | set(string.ascii_letters + string.digits + "-._~%")
+        assert set(fresh) <= plainly, "has what would end a word of an address"
 
 
 @given(st.lists(st.text(min_size=1, max_size=60), min_size=2, max_size=30, unique=True))

@@ -38,7 +38,7 @@ def respelled(text: str, original: str) -> str:
     for mark in MARK.finditer(original):
         spelled.setdefault(undo(mark), mark[0])
     raw = MARK.sub("", original)
-    percent = any(sign.startswith("%") for sign in spelled.values())
+    percent = any(sign.startswith("%") for sign in spelled.values()) or _BEYOND_ASCII.search(original)
     return "".join(
         c if c.isalnum() else spelled.get(c) or (quote(c, safe=raw) if percent and c.isascii() else c)
         for c in text
