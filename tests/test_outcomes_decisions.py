@@ -14,8 +14,9 @@ from outcome_helpers import NUX, clock, deed, label, log, put, records, session,
 from gt_plugins.corpus.outcomes import rows
 from gt_plugins.corpus.outcomes.compute import Computed, compute
 from gt_plugins.corpus.outcomes.deeds import deeds, kind_of
-from gt_plugins.corpus.outcomes.judge import Windows
+from gt_plugins.corpus.outcomes.judge import Windows, judge
 from gt_plugins.corpus.outcomes.rates import rates
+from gt_plugins.corpus.outcomes.records import BeadFate
 from gt_plugins.corpus.purge import purge
 from gt_plugins.corpus.store import Store
 from gt_plugins.errors import UserError
@@ -412,6 +413,56 @@ def test_a_rate_stands_beside_that_of_matched_situations(town: Town) -> None:
     assert (nudge.decisions, nudge.good, nudge.rate) == (20, 20, 1.0) and 0.8 < nudge.low < 0.9
     assert nudge.without is not None and 0.2 < nudge.without < 0.7 and nudge.matched >= 20
     assert found["log-and-watch"].good == 20
+
+
+def test_escalations_and_cleanups_are_matched_by_whom_their_records_name(town: Town) -> None:
+    """Every fourth agent that is left alone is escalated by somebody else, or its work is done."""
+    span(town, -6000, 6000)
+    steps: list[Any] = []
+    fates: dict[str, BeadFate] = {}
+    for index in range(48):
+        at, name = index * 30.0, f"p{index}"
+        agent, turn = f"demo/polecats/{name}", index % 6
+        log(town, at - 90, "sling", "mayor", bead=f"dm-{index}", target=agent)
+        log(town, at - 30, "mail", agent)
+        match turn:
+            case 0:
+                steps.append((at, f"gt escalate '{name} error auth' -s high", f"created: hq-wisp-{index}"))
+                log(
+                    town, at, "escalation_sent", "deacon", rig=f"hq-wisp-{index}", reason=f"{name} error auth"
+                )
+            case 1:
+                steps.append((at, f"bd create 'save work of {name}' -l gt:cleanup", f"created: hq-{index}"))
+                done = deed("x", minutes=at + 40).at
+                fates[f"hq-{index}"] = BeadFate("closed", done, "saved", title=f"save work of {name}")
+            case _:
+                steps.append((at, f"gt activity emit patrol_watch --target {agent}", "ok"))
+        if turn == 2:
+            log(town, at + 20, "escalation_sent", "demo/witness", rig=f"hq-o{index}", reason=f"{name} stuck")
+        if turn in (0, 2):
+            id = f"hq-wisp-{index}" if turn == 0 else f"hq-o{index}"
+            log(town, at + 50, "escalation_acked", "mayor", escalation_id=id)
+        if turn == 3:
+            log(town, at + 60, "done", agent, bead=f"dm-{index}", branch="x")
+    with Store(town) as store:
+        put(store, session(*steps))
+        run(town, store)
+        judged = list(rows.judged(store))
+    known = records(town, beads=fates)
+    again = [rows.Judged(one.deed, judge(one.deed, known, Windows())) for one in judged]
+    found = {r.action: r for r in rates(again, known, Windows())}
+    for action in ("escalate-to-mayor", "create-cleanup-wisp"):
+        assert (found[action].good, found[action].decisions) == (8, 8), action
+        assert found[action].matched >= 32 and 0.05 < (found[action].without or 0) < 0.4, action
+
+
+def test_a_decision_about_no_one_agent_is_matched_with_none(town: Town) -> None:
+    span(town)
+    for name in ("demo/polecats/nux", "alpha/polecats/nux", "demo/polecats/slit"):
+        log(town, -30, "mail", name)
+    known = records(town)
+    named = ("nobody answers", "nux is stuck", "nux and slit", "slit", "demo/polecats/nux: disk")
+    assert [known.named_in(text) for text in named] == ["", "", "", "demo/polecats/slit", NUX]
 
 
 def test_windows_are_settings(town: Town) -> None:

@@ -228,6 +228,7 @@ def _fate(content: Mapping[str, Any], merge: str) -> BeadFate:
         tuple(sorted(moment for moment in reopened if moment)),
         merge,
         said[-1] if said else "",
+        str(bead.get("title") or ""),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .deeds import Deed
-from .records import TownRecords
+from .records import Escalation, TownRecords
 
 OWN = 60.0
 """Seconds after a decision in which its own traces appear: they contradict nothing."""
@@ -126,20 +126,29 @@ def _warrant(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutc
 
 def _escalate(deed: Deed, records: TownRecords, windows: Windows) -> DecisionOutcome:
     """An escalation is good when it is acknowledged."""
-    end = deed.at + windows.settle
+    found = escalation_of(deed, records)
+    if found is None:
+        return unknown("the records have no such escalation")
+    return answer_to(found, deed.at, records, windows)
+
+
+def escalation_of(deed: Deed, records: TownRecords) -> Escalation | None:
+    """The escalation that a deed sent: by its id, else by whom it is about, else by who sent it."""
     found = records.escalations.get(deed.ref)
     if found is None and deed.target:
         found = records.escalated_about(deed.target, deed.at - OWN, deed.at + OWN)
-    if found is None:
-        found = records.escalated_by(deed.actor, deed.at - OWN, deed.at + OWN)
-    if found is None:
-        return unknown("the records have no such escalation")
+    return found or records.escalated_by(deed.actor, deed.at - OWN, deed.at + OWN)
+
+
+def answer_to(found: Escalation, at: float, records: TownRecords, windows: Windows) -> DecisionOutcome:
+    """What an escalation came to, for somebody who decided at ``at``."""
+    end = at + windows.settle
     if found.closed and found.closed <= end and _FALSE_ALARM.search(found.reason):
         return bad("it was closed as a false alarm")
     answered = found.acked or found.closed
     if answered and answered <= end:
         said = "acknowledged" if found.acked else "dealt with"
-        return good(f"it was {said} {_minutes(answered - deed.at)} later")
+        return good(f"it was {said} {_minutes(answered - at)} later")
     return _nothing(records, end)
 
 

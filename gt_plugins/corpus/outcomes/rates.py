@@ -16,7 +16,7 @@ from typing import Any
 
 from ...evaluation.stats import wilson
 from .deeds import Deed
-from .judge import OWN, Windows, judge
+from .judge import OWN, Windows, answer_to, escalation_of, judge
 from .records import TownRecords
 from .rows import Judged
 
@@ -52,6 +52,7 @@ class Rate:
 
 def rates(judged: Sequence[Judged], records: TownRecords, windows: Windows) -> list[Rate]:
     """One row for each role and action, in order of their names."""
+    judged = [_aimed(one, records) for one in judged]
     taken: dict[tuple[str, str], list[Judged]] = defaultdict(list)
     for one in judged:
         taken[one.deed.role, one.deed.action].append(one)
@@ -66,6 +67,18 @@ def rates(judged: Sequence[Judged], records: TownRecords, windows: Windows) -> l
         share = labels["good"] / len(own)
         found.append(Rate(role, action, len(own), *counts, share, low, high, without, matched))
     return found
+
+
+def _aimed(one: Judged, records: TownRecords) -> Judged:
+    """A decision with whom it is about, where only what it made says so: the text of the escalation, the
+    title of the cleanup bead."""
+    deed, text = one.deed, ""
+    if not deed.target and deed.kind == "escalate":
+        sent = escalation_of(deed, records)
+        text = sent.text if sent else ""
+    elif not deed.target and deed.kind == "cleanup" and deed.ref in records.beads:
+        text = records.beads[deed.ref].title
+    return replace(one, deed=replace(deed, target=records.named_in(text))) if text else one
 
 
 def _without(
@@ -92,7 +105,7 @@ def happened(kind: str, deed: Deed, records: TownRecords, windows: Windows) -> b
     agent, at = deed.target, deed.at
     if kind == "escalate":
         found = records.escalated_about(agent, at - OWN, at + windows.settle)
-        return bool(found and found.acked and found.acked <= at + windows.settle)
+        return found is not None and answer_to(found, at, records, windows).label == "good"
     if kind == "cleanup":
         bead = records.on_hook(agent, at)
         finished = records.finished(bead, at + windows.settle) if bead else 0.0

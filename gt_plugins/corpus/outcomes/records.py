@@ -62,7 +62,7 @@ class Given:
 @dataclass(frozen=True)
 class BeadFate:
     """What a bead's record says of its end: when it was closed last (0: open) and why, when it was reopened,
-    how its merge request ended, and what ``bd audit label`` said of it."""
+    how its merge request ended, what ``bd audit label`` said of it, and its title."""
 
     status: str
     closed: float = 0.0
@@ -70,6 +70,7 @@ class BeadFate:
     reopened: tuple[float, ...] = ()
     merge: str = ""
     label: str = ""
+    title: str = ""
 
 
 @dataclass
@@ -162,6 +163,12 @@ class TownRecords:
             if start <= found.at <= end and _names(found.text, agent):
                 return found
         return None
+
+    def named_in(self, text: str) -> str:
+        """The agent that a text names; empty where it names none or several."""
+        words = set(_WORD.findall(text))
+        found = [agent for agent in self.agents() if _is_among(words, agent)] if words else []
+        return found[0] if len(found) == 1 else ""
 
     def escalated_by(self, agent: str, start: float, end: float) -> Escalation | None:
         """The only escalation that the agent sent between two moments."""
@@ -292,7 +299,10 @@ def _take_warrant(records: TownRecords, path: Path, agent: Callable[[str], str])
 
 def _names(text: str, agent: str) -> bool:
     """Whether a text names an agent: by its address, or by its name alone where the name says which it is."""
-    words = _WORD.findall(text)
+    return _is_among(set(_WORD.findall(text)), agent)
+
+
+def _is_among(words: set[str], agent: str) -> bool:
     name = agent.rsplit("/", 1)[-1]
     return agent in words or (name in words and name not in ("witness", "refinery"))
 
