@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,6 +136,10 @@ def test_the_pictures_show_what_was_counted() -> None:
     curve = days("d", {"2026-02-27": 7, "2026-03-02": 1, "2026-03-03": 14, "unknown": 99})
     assert curve == ["d (14 at most)", "  2026-02-27  ▅  ▁█  2026-03-03"]
     assert len(days("d", {"2020-01-01": 1, "2026-03-03": 1})[1]) == 2 + 10 + 2 + 60 + 2 + 10
+    ahead = days("d", {"2026-03-02": 1, "2026-03-03": 2, "2031-01-01": 3}, date(2026, 3, 3))
+    assert ahead == ["d (2 at most)", "  2026-03-02  ▅█  2026-03-03", "  not shown: 3 after 2026-03-03"]
+    assert days("d", {"2020-01-01": 4, "2026-03-03": 1})[2] == "  not shown: 4 before 2026-01-03"
+    assert days("d", {"2031-01-01": 3}, date(2026, 3, 3))[1] == "  2031-01-01  █  2031-01-01"
     assert stacked("t", {}) == days("d", {"unknown": 1}) == []
 
 
@@ -153,14 +158,23 @@ def test_search_and_show(filled: Town, gt_corpus: Any) -> None:
         (("--kind", "convention_doc", "--limit", "1"), {"doc-1"}),
     ):
         assert {h["id"] for h in json.loads(gt_corpus("search", "zebra", *words, "--json")[1])} == found
-    assert gt_corpus("search", "  ")[0] == 2
+    newest = json.loads(gt_corpus("search", "  ", "--json")[1])
+    assert {SESSION, "doc-1"} < {hit["id"] for hit in newest} and all(hit["text"] for hit in newest)
+    moments = [hit["at"] for hit in newest]
+    assert moments == sorted(moments, reverse=True)
+    assert json.loads(gt_corpus("search", "--limit", "2", "--json")[1]) == newest[:2]
+    assert (
+        json.loads(gt_corpus("search", "--kind", "session", "--role", "deacon", "--json")[1])[0]["id"]
+        == SESSION
+    )
     shown = gt_corpus("show", SESSION[:6])[1]
     assert "[hook SessionStart:startup]" in shown and "PLANT" not in shown
     assert json.loads(gt_corpus("show", SESSION, "--json")[1])["role"] == "deacon"
     assert "# Town rules" in gt_corpus("show", "doc-1")[1]
     assert json.loads(gt_corpus("show", "doc-1", "--json")[1])["corpus_type"] == "convention_doc"
-    code, _, err = gt_corpus("show", "nothing")
-    assert code == 2 and err.count("\n") == 1
+    for ref, what in (("nothing", "no such session"), ("doc-99", "no such document")):
+        code, _, err = gt_corpus("show", ref)
+        assert code == 2 and err.count("\n") == 1 and what in err
 
 
 def test_show_does_not_obey_escape_codes(filled: Town, gt_corpus: Any, isolated: Path) -> None:

@@ -221,7 +221,7 @@ def _print_picture(lines: list[str]) -> None:
 
 @app.command()
 def search(
-    query: Annotated[str, typer.Argument(help="Words that must all occur.")],
+    query: Annotated[str, typer.Argument(help="Words that must all occur; none for the newest.")] = "",
     limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1, max=1_000_000)] = 20,
     role: Annotated[str | None, typer.Option("--role", help="Only of this role.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only session, or a type of document.")] = None,
@@ -239,7 +239,8 @@ def search(
     found: list[dict[str, str]] = []
     if exists(place):
         with Store(place) as store:
-            hits = (_hit(store, ref, query) for ref in store.search(query, limit=-1))
+            refs = store.search(query, limit=-1) if query.split() else store.newest()
+            hits = (_hit(store, ref, query) for ref in refs)
             wanted = (h for h in hits if role in (None, h["role"]) and kind in (None, h["kind"]))
             found = list(itertools.islice(wanted, limit))
     if json:
@@ -279,6 +280,9 @@ def show(
         raise UserError(f"{id!r}: nothing was captured yet; run `gt corpus sweep`")
     with Store(place) as store:
         document = store.document(id)
+        if document is None and id.startswith("doc-"):
+            told = "no such document in the corpus; one that changed has another number"
+            raise UserError(f"{id!r}: {told}, which `gt corpus search` tells")
         session = store.session(store.resolve_session(id)) if document is None else None
     if document is not None:
         _show_document(id, document, json)

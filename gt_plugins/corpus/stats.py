@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from ..town.root import Town
@@ -131,15 +131,21 @@ def stacked(title: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
-def days(title: str, counts: Mapping[str, int]) -> list[str]:
-    """A curve of counts by day, days without any in it too; the last DAYS of them."""
-    known = [day for day in counts if day != "unknown"]
+def days(title: str, counts: Mapping[str, int], today: date | None = None) -> list[str]:
+    """A curve of counts by day, days without any in it too; the last DAYS of them. Days after tomorrow are of
+    a clock that was wrong, and would leave no room for the others. What is not in it is counted below it."""
+    known = sorted(day for day in counts if day != "unknown")
     if not known:
         return []
-    last = date.fromisoformat(max(known))
-    first = max(date.fromisoformat(min(known)), last - timedelta(days=DAYS - 1))
+    tomorrow = ((today or datetime.now(UTC).date()) + timedelta(days=1)).isoformat()
+    last = date.fromisoformat(max((day for day in known if day <= tomorrow), default=known[-1]))
+    first = max(date.fromisoformat(known[0]), last - timedelta(days=DAYS - 1))
     span = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     values = [counts.get(day.isoformat(), 0) for day in span]
     most = max(values) or 1
     curve = "".join(" " if not n else "▁▂▃▄▅▆▇█"[round(n / most * 7)] for n in values)
-    return [f"{title} ({most} at most)", f"  {first}  {curve}  {last}"]
+    earlier = sum(counts[day] for day in known if day < first.isoformat())
+    later = sum(counts[day] for day in known if day > last.isoformat())
+    left = [f"{n} {when}" for n, when in ((earlier, f"before {first}"), (later, f"after {last}")) if n]
+    told = [f"  not shown: {', '.join(left)}"] if left else []
+    return [f"{title} ({most} at most)", f"  {first}  {curve}  {last}", *told]

@@ -509,6 +509,13 @@ class Store:
                 found += [r["id"] for r in self._rows("SELECT id FROM sessions WHERE n = ?", number)]
         return found
 
+    def newest(self) -> list[str]:
+        """Ids of all sessions and documents as they are now, the newest first."""
+        sql = """SELECT id, started AS moment FROM sessions UNION ALL
+                 SELECT 'doc-' || n, CASE at WHEN '' THEN captured_at ELSE at END FROM documents WHERE current
+                 ORDER BY moment DESC, id"""
+        return [row["id"] for row in self._rows(sql)]
+
     def index_waiting(self) -> int:
         """Index for searches what was stored since the last time; returns how many rows."""
         return fulltext.catch_up(self, self._text_of)
