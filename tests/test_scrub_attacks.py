@@ -148,6 +148,16 @@ def test_the_same_original_has_one_surrogate_however_it_is_written(plain: str) -
         assert sign not in scrubber().text(WRITTEN[plain][0])[0], "written otherwise than the original"
 
 
+@pytest.mark.parametrize(
+    "before", ["+", "-", "--", "_", "  -", "%20", "q%3D", "see%20", "long%20words%20" * 9]
+)
+@pytest.mark.parametrize("at", ["@", "%40"])
+def test_an_address_ends_where_a_sign_or_an_escape_stands(before: str, at: str) -> None:
+    fresh = scrubber().text("jane.roe@acme.com")[0].replace("@", at)
+    assert scrubber().text(f"{before}jane.roe{at}acme.com%20 x")[0] == f"{before}{fresh}%20 x"
+    assert scrubber().text(f"a\n{before}jane.roe{at}acme.com\nb")[0] == f"a\n{before}{fresh}\nb"
+
+
 @pytest.mark.parametrize("way", sorted(ENCODED))
 def test_an_encoded_secret_goes(way: str) -> None:
     told = ENCODED[way]

@@ -33,11 +33,14 @@ _TLDS = frozenset(
     "localdomain test example invalid".split()
 )
 _EMAIL = regex(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?:@|%40|\\+u0040)"
+    r"[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?:@|%40|\\+u0040)"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9-]|\.[A-Za-z0-9])"
 )
 _EMAIL_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+'-"
 _AT = regex(r"@|%40|\\+u0040")
+_LONGEST = 64
+_BREAK = regex(r"%(?:25)?(?!2[5BDEbde7]|5[Ff])[0-9A-Fa-f]{2}")
+"""An escape that is no part of a name."""
 _NOBODY = frozenset(
     "git noreply no-reply donotreply do-not-reply notifications actions root postmaster mailer-daemon "
     "hello info support you your user username me name email someone somebody nobody your.name "
@@ -227,9 +230,11 @@ _WORDS: tuple[tuple[str, str], ...] = (
 
 
 def _email(text: str, at: int, end: int, out: list[Hit]) -> int:
-    left = word_left(text, at, _EMAIL_CHARS, 64)
-    while left + 3 <= at and text[left] == "%":
-        left += 3
+    left = word_left(text, at, _EMAIL_CHARS, _LONGEST)
+    if 0 < left == at - _LONGEST and text[left - 1] in _EMAIL_CHARS:
+        return 0
+    if "%" in text[left:at] and _BREAK.search(text, left, at) is not None:
+        return 0  # found where the escapes are undone
     while left < at and not text[left].isalnum():
         left += 1
     match = _EMAIL.match(text, left) if left < at else None
