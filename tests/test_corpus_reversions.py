@@ -199,6 +199,29 @@ def test_a_rebase_is_no_reversion_and_a_reset_is_one(place: Town) -> None:
     assert [one.kind for one in found(place)] == ["whole"]
 
 
+def test_what_came_below_commits_of_ones_own_is_judged_once(place: Town) -> None:
+    origin, clone = pulled_between(place, False, A)
+    for name in ("user.email", "user.name"):
+        clone.git.config(name, "ann@example.org")
+    commit(clone, A + "Be brief about all of it.\n", 0.3)
+    gather(place)
+    commit(origin, "Begin.\n" * 9 + A, 0.25)
+    clone.remotes.origin.pull(rebase=True)
+    gather(place)
+    assert found(place) == [], "what others added does not take back what was added here"
+    for text in ("Begin.\n" * 9 + C, "Begin.\n" * 9 + A):
+        commit(origin, text, 0.2)
+    before = clone.head.commit.hexsha
+    clone.remotes.origin.pull(rebase=True)
+    gather(place)
+    assert [one.kind for one in found(place)] == ["whole"]
+    after = clone.head.commit.hexsha
+    for head in (before, after):
+        clone.git.reset("--hard", head)
+        gather(place)
+    assert len(found(place)) == 1
+
+
 def test_a_clone_that_was_made_anew_is_looked_at_by_what_was_seen(place: Town) -> None:
     origin, clone = pulled_between(place, True, A, B)
     gather(place)

@@ -69,15 +69,26 @@ def _version(commit: git.Commit, name: str) -> Commit | None:
     return Commit(commit.hexsha, at, text)
 
 
-def come_since(path: Path, commit: str) -> tuple[frozenset[str], bool] | None:
-    """Ids of the commits that the file's working folder has now and had not at ``commit``, whenever they
-    were made, and whether it went on from there. Where it did not (a rebase, another branch) they need not
-    have been written since. None where git cannot tell."""
+@dataclass(frozen=True)
+class Come:
+    """Ids of commits that a working folder has and had not before, whenever they were made: all, and the
+    ``fresh`` among them, without those that only replay what it had (a rebase does). ``went_on`` says that it
+    went on from there, so that all were put on top of what it had."""
+
+    come: frozenset[str] = frozenset()
+    fresh: frozenset[str] = frozenset()
+    went_on: bool = True
+
+
+def come_since(path: Path, commit: str) -> Come | None:
+    """What came into the file's working folder since it stood at ``commit``; None where git cannot tell."""
     import git
 
     try:
         repo = git.Repo(path.parent, search_parent_directories=True)
         went_on = repo.is_ancestor(repo.commit(commit), repo.head.commit)
-        return frozenset(c.hexsha for c in repo.iter_commits(f"{commit}..HEAD")), went_on
+        come = frozenset(c.hexsha for c in repo.iter_commits(f"{commit}..HEAD"))
+        anew = repo.iter_commits(f"{commit}...HEAD", right_only=True, cherry_pick=True)
+        return Come(come, come if went_on else frozenset(c.hexsha for c in anew), went_on)
     except (git.exc.GitError, git.exc.ODBError, OSError, ValueError):
         return None

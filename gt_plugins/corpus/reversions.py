@@ -17,14 +17,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
 from ..town.root import Town
-from .history import come_since, file_history, head_of
+from .history import Come, come_since, file_history, head_of
 from .reversion import (
     IN_PART,
     MESSAGE,
@@ -97,20 +97,42 @@ def observe(store: Store, town: Town, found: Document, key: str, scrub: Scrub) -
     if seen and seen[-1].version.hash == present.hash and head == looked:
         return []
     history = [(c.id, Version(version_hash(c.text), c.at, c.text)) for c in file_history(path)]
-    before, fresh = _sequence(seen, history, _come(path, seen, looked, history, present), present)
-    texts = _Texts(store, key, scrub, [*before, *fresh])
+    came = _come(path, seen, looked, history, present)
+    before, fresh = _sequence(seen, history, came, present)
+    texts = _Texts(store, key, scrub, [*(version for _, version in history), *before, *fresh])
     noticed: list[Reversion] = []
     with store.transaction():
-        for version in fresh:
-            near = [*before[:-2], *map(texts.filled, before[-2:])]
-            finding = find(near, texts.filled(version))
-            if finding is not None and not _repairs(store, finding):
-                noticed += _note(store, found, key, texts.filled(version), finding)
-            before.append(version)
+        if not came.went_on:
+            shared = _apart(version for id, version in history if id not in came.come)
+            for version, finding in _judged(shared, [v for id, v in history if id in came.fresh], texts):
+                if not _noted(store, key, version, finding):
+                    noticed += _note(store, found, key, version, finding)
+        for version, finding in _judged(before, fresh, texts):
+            noticed += _note(store, found, key, version, finding)
         store.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", key, head)
         if not seen or seen[-1].version.hash != present.hash:
             _save_seen(store, key, present, found.content)
     return noticed
+
+
+def _judged(
+    before: Sequence[Version], fresh: Iterable[Version], texts: _Texts
+) -> Iterator[tuple[Version, Finding]]:
+    """The versions of ``fresh``, each upon those before it, that go back on one."""
+    until = list(before)
+    for version in fresh:
+        near = [*until[:-2], *map(texts.filled, until[-2:])]
+        finding = find(near, texts.filled(version))
+        if finding is not None:
+            yield texts.filled(version), finding
+        until = _apart([*until, version])
+
+
+def _noted(store: Store, key: str, version: Version, finding: Finding) -> bool:
+    """Whether a commit was there when it was noticed already: a folder may go between branches."""
+    sql = """SELECT 1 FROM reversions WHERE key = ? AND hash = ? AND undone = ? AND matches = ?
+             AND detected_at >= ?"""
+    return bool(store.query(sql, key, version.hash, finding.undone.hash, finding.to.hash, version.at))
 
 
 def _save_seen(store: Store, key: str, present: Version, content: str) -> None:
@@ -145,30 +167,28 @@ def _come(
     looked: str | None,
     history: Sequence[tuple[str, Version]],
     present: Version,
-) -> tuple[frozenset[str], bool]:
-    """Ids of the commits that came since the last look, and whether each of them is to be judged: by their
-    time where no commit was noted at it; those that brought the present version where git cannot tell, as
-    in a clone that was made anew."""
+) -> Come:
+    """The commits that came since the last look: by their time where no commit was noted at it; those that
+    brought the present version where git cannot tell, as in a clone that was made anew."""
     if not seen:
-        return frozenset(), False
+        return Come()
     since = come_since(path, looked) if looked else None
     if since is not None:
         return since
     if not looked:
-        return frozenset(id for id, version in history if version.at > seen[-1].seen_at), True
+        return Come(frozenset(id for id, version in history if version.at > seen[-1].seen_at))
     brought = itertools.takewhile(lambda one: one[1].hash == present.hash, reversed(history))
-    return frozenset(id for id, _ in brought), False
+    return Come(frozenset(id for id, _ in brought), went_on=False)
 
 
 def _sequence(
     seen: Sequence[_Seen],
     history: Sequence[tuple[str, Version]],
-    came: tuple[frozenset[str], bool],
+    came: Come,
     present: Version,
 ) -> tuple[list[Version], list[Version]]:
     """(versions until the last look, versions since; the present one is the last), no neighbours equal."""
-    come, each = came
-    known = [version for id, version in history if id not in come]
+    known = [version for id, version in history if id not in came.come]
     if not seen:
         before = _apart(known)
         while before and before[-1].hash == present.hash:
@@ -177,7 +197,7 @@ def _sequence(
     moments = [(one.at, one) for one in known] + [(one.seen_at, one.version) for one in seen]
     ordered = [version for _, version in sorted(moments, key=lambda moment: moment[0])]
     before = _apart([*ordered, seen[-1].version])
-    fresh = [version for id, version in history if id in come] if each else []
+    fresh = [version for id, version in history if id in came.come] if came.went_on else []
     return before, _apart([before[-1], *fresh, present])[1:]
 
 
@@ -237,7 +257,10 @@ def _repairs(store: Store, finding: Finding) -> bool:
 
 
 def _note(store: Store, found: Document, key: str, version: Version, finding: Finding) -> list[Reversion]:
-    """Keep a finding, unless another working folder of the rig has shown it already."""
+    """Keep a finding, unless another working folder of the rig has shown it already, or it only takes back
+    what was rejected."""
+    if _repairs(store, finding):
+        return []
     parts = (found.rig, _within(found), version.hash, finding.undone.hash, finding.to.hash)
     name = "rev-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     id, number = name, 1
