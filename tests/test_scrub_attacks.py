@@ -103,6 +103,26 @@ def test_a_key_in_an_address_goes_and_stays_a_key(way: str) -> None:
     assert KEY_LINES[1] not in urllib.parse.unquote_plus(scrubber().text(begun)[0]), "its BEGIN was cut off"
 
 
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"./run --password {PASSWORD} --x 1", PASSWORD),
+        ("[smtp]\npass = sK20FK!DUzPw3", "sK20FK!DUzPw3"),
+        ("aws_secret_access_key = o85bbI8ynBboCFoooDsb1JPl/3hvUT7B1QtL42GL", "o85bbI8ynBboCFoooDsb1JPl"),
+        ("curl -u admin:'z1Awvq#cdNYq2' https://x.io", "z1Awvq#cdNYq2"),
+        ("Author: Chiara Beaumont <chiara@corp.io>", "Chiara Beaumont"),
+        ("card: 4111 1111 1111 1111", "4111 1111 1111 1111"),
+        ("lat/lon: 44.595425, 5.947509", "44.595425"),
+    ],
+)
+def test_what_a_form_holds_goes(text: str, secret: str) -> None:
+    told = urllib.parse.quote_plus(text)
+    for whole in (told, f"curl -d 'a=1&q={told}&b=2' x.io", json.dumps({"body": f"q={told}"})):
+        fresh = scrubber().text(whole)[0]
+        assert secret not in urllib.parse.unquote_plus(fresh)
+        assert scrubber().text(fresh)[0] == fresh and len(fresh.split()) == len(whole.split())
+
+
 BOT = "448858171:AAHvXq3Zr9wTn5LkB7yPf2Dm8sGc4Vj1RtE"
 
 

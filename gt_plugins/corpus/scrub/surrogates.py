@@ -279,13 +279,13 @@ def _name(s: Surrogates, original: str) -> str:
     syllables = sealed_syllables(s.stream("name", told), 4 if len(words) == 1 else 5)
     cuts = {1: [6], 2: [2, 7], 3: [2, 4, 7]}[len(words)]
     starts = [0, *cuts[:-1]]
-    glue = "_" if "_" in original else glue if glue in " .-" else " "
+    glue = "_" if "_" in original else glue if glue in " .-+" else " "
     parts = zip(words, starts, cuts, strict=True)
     return glue.join(_like(w, "".join(syllables[a:b])) for w, a, b in parts)
 
 
 def _own_name(_: Surrogates, text: str) -> bool:
-    return are_sealed_syllables(re.sub(r"[ ._-]", "", text)) and 12 <= len(text) <= 16
+    return are_sealed_syllables(re.sub(r"[ ._+-]", "", text)) and 12 <= len(text) <= 16
 
 
 def _host(s: Surrogates, original: str) -> str:

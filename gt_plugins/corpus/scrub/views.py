@@ -47,6 +47,9 @@ MARK = regex(
     r"\\+(?:u00|x)(?P<escape>[2-7][0-9A-Fa-f])|\\{3,}(?P<quote>[\"'])|\\{2,}(?P<line>n)|"
     rf"(?P<joint>[{_INVISIBLE}]|(?<=[\w-])(?:\\\n[ \t]*|\"(?: ?\+ ?)?\"|'(?: ?\+ ?)?')(?=[\w-]))"
 )
+_FORM_WORD = regex(r"[^\s\x00\"'`<>\\]+")
+_PERCENT = regex(r"%(?:25)?[0-9A-Fa-f]{2}")
+_PLUS = regex(r"\+")
 _BEFORE, _AFTER = 160, 320
 _EDGE = regex(r"[\s\x00]")
 
@@ -80,14 +83,18 @@ def _marks() -> Marks:
 
 
 def views(stack: Haystack) -> Iterator[View]:
-    """One view for each stretch of the text that has marks."""
+    """One view for each stretch of the text that has marks, two where it may be an encoded form."""
     text = stack.text
     hits = _marks().hits(stack.latin)
     if not text.isascii() and (hidden := _invisible(text)):
         hits = sorted([*hits, *hidden], key=lambda hit: hit[2])
     for start, end in _windows(text, apart(hits)):
-        made = _undone(text, start, end)
+        marks = [(m.start(), m.end(), undo(m)) for m in MARK.finditer(text, start, end)]
+        made = _undone(text, start, end, marks)
         if made is not None:
+            yield made
+        spaces = _spaces(text, start, end)
+        if spaces and (made := _undone(text, start, end, sorted(marks + spaces))) is not None:
             yield made
 
 
@@ -124,21 +131,30 @@ def _windows(text: str, hits: list[tuple[int, int, int]]) -> Iterator[tuple[int,
         floor = end
 
 
-def _undone(text: str, start: int, end: int) -> View | None:
+def _spaces(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
+    """Each plus in a word with percent signs: a space, where a form has been encoded."""
+    if text.find("+", start, end) < 0 or text.find("%", start, end) < 0:
+        return []
+    words = (word for word in _FORM_WORD.finditer(text, start, end) if _PERCENT.search(word[0]))
+    signs = (sign for word in words for sign in _PLUS.finditer(text, *word.span()))
+    return [(sign.start(), sign.end(), " ") for sign in signs]
+
+
+def _undone(text: str, start: int, end: int, marks: list[tuple[int, int, str]]) -> View | None:
+    """The view of a stretch with its marks, each (start, end, what it stands for), in order."""
     parts: list[str] = []
     steps: list[tuple[int, int, int, int]] = []
     here, at = 0, start
-    for mark in MARK.finditer(text, start, end):
-        if mark.start() > at:
-            steps.append((here, at, mark.start() - at, mark.start() - at))
-            parts.append(text[at : mark.start()])
-            here += mark.start() - at
-        plain = undo(mark)
+    for left, right, plain in marks:
+        if left > at:
+            steps.append((here, at, left - at, left - at))
+            parts.append(text[at:left])
+            here += left - at
         if plain:
-            steps.append((here, mark.start(), 1, mark.end() - mark.start()))
+            steps.append((here, left, 1, right - left))
             parts.append(plain)
             here += 1
-        at = mark.end()
+        at = right
     if at == start:
         return None
     if end > at:
