@@ -96,6 +96,9 @@ def test_a_store_that_others_use_at_the_same_time_costs_no_state(town: Town, emb
     other.start()
     try:
         assert whole_life(town, job, embedded) == list(STATES)
+        deadline = time.monotonic() + 60
+        while len(created) < 2 and time.monotonic() < deadline:  # the other one gets its turn as well
+            time.sleep(0.05)
     finally:
         stop.set()
         other.join(60)
