@@ -6,7 +6,6 @@ import json
 import os
 import random
 import threading
-import tracemalloc
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -322,41 +321,6 @@ def test_two_records_on_one_line_are_both_read(tmp_path: Path) -> None:
     session = read_text(tmp_path, "\n".join([parts[0], parts[1], parts[2] + parts[3], *parts[4:]]))
     assert texts(session) == whole
     assert session.counts["glued"] == 1
-
-
-def test_what_is_not_kept_of_a_line_takes_no_memory(tmp_path: Path) -> None:
-    script = Transcript(CWD)
-    for number in range(40):
-        image = {
-            "type": "image",
-            "source": {"type": "base64", "media_type": "image/png", "data": "A" * 500_000},
-        }
-        script.line(type="user", message={"role": "user", "content": [image]})
-        script.line(type="attachment", attachment={"type": "unknown", "data": f"{number}" * 500_000})
-    path = script.write(tmp_path)
-    tracemalloc.start()
-    try:
-        claude.read(path)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 8_000_000
-
-
-def test_notes_that_hang_on_one_another_take_memory_in_proportion(tmp_path: Path) -> None:
-    script = Transcript(CWD)
-    script.prompt("begin")
-    for number in range(3000):
-        script.line(type="new-kind", number=number)
-    path = script.write(tmp_path)
-    tracemalloc.start()
-    try:
-        session = claude.read(path)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert [turn.blocks[0]["line"]["number"] for turn in session.turns[1:]] == list(range(3000))
-    assert peak < 20_000_000
 
 
 def test_a_line_without_a_name_that_is_nested_deeply_is_counted(tmp_path: Path) -> None:

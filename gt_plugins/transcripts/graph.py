@@ -178,15 +178,15 @@ def _closure(graph: _Graph[N], tree: list[int], chain: list[int]) -> set[int]:
     if len(live) == len(tree):
         return live
     nodes = graph.nodes
-    beside = [nodes[at] for at in tree if at not in live]
-    replies = [node for at in chain if (node := nodes[at]).kind == "assistant"]
-    messages = {node.message_id for node in replies} - {""}
-    replies += [node for node in beside if node.kind == "assistant" and node.message_id in messages]
-    asked = {call for node in replies for call in node.uses}
-    asked.update([node.uuid for node in replies])
-    ours = {node.uuid for node in replies}
-    ours.update([n.uuid for n in beside if n.answers_line in asked or not asked.isdisjoint(n.answers)])
-    live.update([at for at in tree if nodes[at].uuid in ours])
+    beside = [at for at in tree if at not in live]
+    replies = [at for at in chain if nodes[at].kind == "assistant"]
+    messages = {nodes[at].message_id for at in replies} - {""}
+    replies += [at for at in beside if nodes[at].kind == "assistant" and nodes[at].message_id in messages]
+    asked = {call for at in replies for call in (nodes[at].uuid, *nodes[at].uses)}
+    live.update(replies)
+    live.update(
+        at for at in beside if nodes[at].answers_line in asked or not asked.isdisjoint(nodes[at].answers)
+    )
     return live | _notes_beside(graph, tree, live) if len(live) < len(tree) else live
 
 

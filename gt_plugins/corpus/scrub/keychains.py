@@ -51,12 +51,14 @@ def _text(path: Path, name: str) -> str:
         raise UserError(f"scrub.keychains: {name}: not UTF-8 text; export it as text") from None
 
 
-def _secrets(text: str) -> Iterator[str]:
+def _secrets(text: str) -> list[str]:
     try:
-        yield from _in_json("", json.loads(text))
-        return
-    except (ValueError, RecursionError):
-        pass  # one of the formats of lines
+        return list(_in_json("", json.loads(text)))
+    except (ValueError, RecursionError):  # one of the formats of lines
+        return list(_in_lines(text))
+
+
+def _in_lines(text: str) -> Iterator[str]:
     for line in map(str.strip, text.splitlines()):
         if not line or line.startswith(("#", ";", "[", "//")):
             continue
